@@ -1,0 +1,110 @@
+//! The identities that travel between modules, each its own type so that one cannot be passed for another.
+
+use std::fmt;
+
+/// Number of partitions of a data directory made with default settings. The real number stands in `genesis`.
+pub const DEFAULT_PARTITIONS: u8 = 12;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// One executor, counted from 0. Core 0 also owns the journal and the group coordinator.
+    CoreId(u8)
+);
+number!(
+    /// A partition, counted from 0.
+    Partition(u8)
+);
+number!(
+    /// Position of an event in its partition: dense, from 0, never reused.
+    Offset(u64)
+);
+number!(
+    /// Position of a frame in the journal: dense, from 1. 0 means "before the first frame".
+    FrameIndex(u64)
+);
+number!(
+    /// Replication term. A single machine writes term 1.
+    Term(u64)
+);
+number!(
+    /// An event type known to the journal. Numbers are given once, in journal order, and never reused.
+    TypeId(u32)
+);
+number!(
+    /// A (client, group name) pair known to the journal. Numbers are given once and never reused.
+    GroupId(u32)
+);
+number!(
+    /// Counts the assignments of one (group, partition); a confirm of an older epoch changes nothing.
+    Epoch(u64)
+);
+number!(
+    /// A consumer connection or polling instance, unique while the process lives: core in the top byte.
+    SessionId(u64)
+);
+
+impl Offset {
+    /// The offset that follows this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl FrameIndex {
+    /// The index that follows this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl SessionId {
+    /// The `n`th session of `core`.
+    pub fn new(core: CoreId, n: u64) -> Self {
+        Self(u64::from(core.0) << 56 | n & 0x00ff_ffff_ffff_ffff)
+    }
+
+    /// The core on which the session lives.
+    pub fn core(self) -> CoreId {
+        CoreId((self.0 >> 56) as u8)
+    }
+}
+
+/// The GUID of a registered client, as its 16 bytes in text order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub [u8; 16]);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_tells_its_core() {
+        let id = SessionId::new(CoreId(7), 42);
+        assert_eq!((id.core(), id.0 & 0xff), (CoreId(7), 42));
+    }
+}

@@ -1,0 +1,3 @@
+//! The journal: one ordered, group-committed log of frames.
+
+pub mod disk;

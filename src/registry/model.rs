@@ -1,0 +1,114 @@
+//! What the broker knows of clients and event types: plain data, immutable, shared by all cores behind one `Arc`.
+
+use crate::id::{ClientId, TypeId};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// One whole, checked registry. A reload makes a new one; nobody changes one.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// Event types in the order of their names; `EventType::slot` indexes this list.
+    pub types: Vec<Arc<EventType>>,
+    /// Registered clients by GUID.
+    pub clients: BTreeMap<ClientId, Arc<Client>>,
+    /// The type of a name.
+    pub type_by_name: HashMap<String, Arc<EventType>>,
+    /// The client that holds a certificate.
+    pub client_by_certificate: HashMap<CertificateKey, ClientId>,
+}
+
+/// What identifies a client certificate: who issued it and its number there (RFC 5280, 4.1.2.2).
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct CertificateKey {
+    /// Issuer distinguished name as an RFC 4514 string, as `auth` writes it for any certificate.
+    pub issuer: String,
+    /// Serial number, lower-case hexadecimal without leading zeros.
+    pub serial: String,
+}
+
+/// A registered client system.
+#[derive(Debug)]
+pub struct Client {
+    pub id: ClientId,
+    pub name: String,
+    /// IDNO of the owning organisation.
+    pub owner_idno: String,
+    pub enabled: bool,
+    pub certificates: Vec<CertificateKey>,
+    /// Networks the client may connect from. Never empty.
+    pub networks: Vec<IpNet>,
+    pub producer: Option<Producer>,
+    pub consumer: Option<Consumer>,
+    pub limits: ClientLimits,
+}
+
+/// What a client may produce.
+#[derive(Debug, Default)]
+pub struct Producer {
+    /// Allowed `source` attributes, compared byte for byte.
+    pub sources: BTreeSet<String>,
+    /// Allowed event types by name.
+    pub types: BTreeSet<String>,
+}
+
+/// What a client may consume.
+#[derive(Debug, Default)]
+pub struct Consumer {
+    /// Allowed event types by name.
+    pub types: BTreeSet<String>,
+}
+
+/// Limits of one client; `None` means the broker's default.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ClientLimits {
+    /// Largest event as delivered, in bytes.
+    pub event_bytes_max: Option<usize>,
+    /// Largest HTTP request body, in bytes.
+    pub request_bytes_max: Option<usize>,
+}
+
+/// An event type.
+#[derive(Debug)]
+pub struct EventType {
+    /// Index in `Registry::types`.
+    pub slot: usize,
+    /// `Organization.System.Entity.Action`.
+    pub name: String,
+    /// The number under which records carry the type. Given by the journal before the registry goes live.
+    pub id: TypeId,
+    /// The JSON Schema of `data`, as text, with the draft it is to be read as.
+    pub schema: Option<SchemaSource>,
+    pub payloads: PayloadKinds,
+    /// Largest event of the type as delivered, in bytes; `None` means the broker's default.
+    pub event_bytes_max: Option<usize>,
+    /// Repeats of `source` + `id` within this many seconds are answered 202 and not stored again. 0 means off.
+    pub dedup_window_s: u32,
+}
+
+/// A schema as read, before any core compiles it.
+#[derive(Debug)]
+pub struct SchemaSource {
+    /// The schema itself.
+    pub json: serde_json::Value,
+}
+
+/// Which payloads a type takes. Types with a schema take JSON only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadKinds {
+    pub json: bool,
+    pub text: bool,
+    pub binary: bool,
+}
+
+impl Registry {
+    /// The enabled or disabled client that holds `certificate`.
+    pub fn client_of(&self, certificate: &CertificateKey) -> Option<&Arc<Client>> {
+        self.clients.get(self.client_by_certificate.get(certificate)?)
+    }
+
+    /// Numbers of the types that `consumer` may receive.
+    pub fn type_ids(&self, consumer: &Consumer) -> BTreeSet<TypeId> {
+        consumer.types.iter().filter_map(|name| Some(self.type_by_name.get(name)?.id)).collect()
+    }
+}
