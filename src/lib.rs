@@ -3,5 +3,8 @@
 pub mod event;
 pub mod id;
 pub mod journal;
+pub mod log;
+pub mod metrics;
+pub mod net;
 pub mod registry;
 pub mod rt;

@@ -65,6 +65,11 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
+
+    /// Tells the peer that nothing more will be sent (TCP FIN).
+    pub fn poll_shut_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
 }
 
 impl AsRawFd for Stream {
