@@ -1,5 +1,7 @@
 //! nistru: an event broker for registers.
 
+pub mod auth;
+pub mod config;
 pub mod event;
 pub mod id;
 pub mod journal;
