@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod delivery;
 pub mod event;
 pub mod id;
 pub mod journal;
