@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod delivery;
+pub mod client;
 pub mod event;
 pub mod id;
 pub mod journal;
