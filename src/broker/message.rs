@@ -6,10 +6,9 @@ use crate::delivery::Confirm;
 use crate::delivery::session::FetchId;
 use crate::id::{ClientId, CoreId, Epoch, FrameIndex, Offset, Partition, SessionId};
 use crate::ingress::Block;
-use crate::metrics::{GroupGauge, Snapshot};
-use crate::partition::TypeFilter;
+use crate::metrics::Snapshot;
+use crate::partition::{End, TypeFilter};
 use crate::rt::socket::Accepted;
-use crate::state::checkpoint::PartitionEnd;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -59,7 +58,7 @@ pub enum Message {
     /// The head to every core: flush the segments as they are after everything applied so far.
     Mark { index: FrameIndex },
     /// The answer.
-    Marked { index: FrameIndex, ends: Vec<(Partition, PartitionEnd)> },
+    Marked { index: FrameIndex, ends: Vec<(Partition, End)> },
 
     /// The head to the owner: the journal says that everything before `start` is gone. `cursors` are those that stood below.
     Expire { partition: Partition, start: Offset, cursors: Vec<ExpiredCursor> },
@@ -74,12 +73,11 @@ pub enum Message {
     /// The head to an owner and back: how far groups are behind.
     Lag { number: u64, cursors: Vec<GroupCursor> },
     Lagged { number: u64, lags: Vec<(crate::id::GroupId, u64)> },
-    /// The head to whoever asked for metrics.
-    Gathered { number: u64, cores: Vec<Snapshot>, groups: Vec<GroupGauge> },
 
-    /// The head to every core, in the order of [`Phase`]s, and back when the core has done it.
-    Stop(Phase),
-    Stopped { core: CoreId, phase: Phase },
+    /// The head to every core: take nothing new, finish what is under way, close sessions.
+    Stop,
+    /// A core to the head: that is done.
+    Stopped { core: CoreId },
 }
 
 /// Events that one request wants stored, all or nothing.
@@ -132,11 +130,4 @@ pub struct GroupCursor {
     pub partition: Partition,
     pub at: Offset,
     pub types: TypeFilter,
-}
-
-/// Steps of an orderly stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Take no new connections and requests; finish those under way; close sessions.
-    Drain,
 }

@@ -29,6 +29,8 @@ pub enum Notice {
 pub struct Mailbox {
     notices: RefCell<VecDeque<Notice>>,
     filled: Notify,
+    /// When the session wants a [`Notice::Tick`], by [`Core::uptime_ms`].
+    tick_at_ms: Cell<u64>,
 }
 
 /// All sessions of a core.
@@ -51,6 +53,11 @@ impl Mailbox {
         self.notices.borrow_mut().pop_front()
     }
 
+    /// Asks for a tick at `at_ms`, by [`Core::uptime_ms`].
+    pub fn tick_at(&self, at_ms: u64) {
+        self.tick_at_ms.set(at_ms);
+    }
+
     /// Ready when there may be a notice.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.notices.borrow().is_empty() { self.filled.poll(cx) } else { Poll::Ready(()) }
@@ -66,6 +73,14 @@ impl Sessions {
     /// Sessions connected now.
     pub fn count(&self) -> usize {
         self.mailboxes.borrow().len()
+    }
+
+    /// Gives a tick to the sessions that asked for one by now.
+    pub fn tick(&self, now_ms: u64) {
+        for mailbox in self.mailboxes.borrow().values().filter(|mailbox| mailbox.tick_at_ms.get() <= now_ms) {
+            mailbox.tick_at_ms.set(u64::MAX);
+            mailbox.put(Notice::Tick);
+        }
     }
 
     /// Tells one session; one that has ended hears nothing.
@@ -84,15 +99,17 @@ impl Sessions {
 }
 
 impl Core {
-    /// Makes a new session a member of `group` of `client`.
-    pub fn join(self: &Rc<Self>, client: ClientId, group: &str) -> Membership {
+    /// A new session of `client`, and a member of `group` if it is to get ordinary events.
+    pub fn join(self: &Rc<Self>, client: ClientId, group: Option<&String>) -> Membership {
         let number = self.sessions.opened.get() + 1;
         self.sessions.opened.set(number);
         let session = SessionId::new(self.id, number);
         let mailbox = Rc::new(Mailbox::default());
         self.sessions.mailboxes.borrow_mut().insert(session, mailbox.clone());
         self.metrics.numbers.websockets_open.set(self.sessions.count() as u64);
-        self.post(HEAD, Message::Join { session, client, group: group.into() });
+        if let Some(group) = group {
+            self.post(HEAD, Message::Join { session, client, group: group.clone() });
+        }
         Membership { core: self.clone(), session, mailbox }
     }
 }

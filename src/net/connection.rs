@@ -57,9 +57,9 @@ impl Connection {
         // What is queued is bounded by those who queue it: they flush before they queue more.
         tls.set_buffer_limit(None);
         let mut connection = Self { deadline, stream, tls: Box::new(tls), buffers, peer };
-        connection.deadline.set(Some(limit));
+        connection.deadline.limit(limit);
         let shaken = connection.shake_hands().await;
-        connection.deadline.set(None);
+        connection.deadline.lift();
         shaken.map(|()| connection)
     }
 
@@ -160,7 +160,7 @@ impl Connection {
     /// Says goodbye and waits until the client has closed too or `limit` has passed, so that the last bytes sent are not
     /// lost to a reset when the client still has unread data under way.
     pub async fn close(mut self, limit: Duration) {
-        self.deadline.set(Some(limit));
+        self.deadline.limit(limit);
         self.tls.send_close_notify();
         let said = match self.flush().await {
             Ok(()) => poll_fn(|cx| self.stream.poll_shut_write(cx)).await,

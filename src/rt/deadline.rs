@@ -18,6 +18,10 @@ pub struct Deadlines {
 struct Entry {
     socket: RawFd,
     at: Cell<Option<Instant>>,
+    /// `SHUT_RD` while the peer's answer is awaited, so that it can still be told; `SHUT_RDWR` otherwise.
+    how: Cell<libc::c_int>,
+    /// Nothing is under way: the connection may end at any time.
+    idle: Cell<bool>,
     passed: Cell<bool>,
 }
 
@@ -29,9 +33,22 @@ pub struct Deadline {
 impl Deadlines {
     /// A deadline for `socket`, not yet set.
     pub fn watch(&self, socket: RawFd) -> Deadline {
-        let entry = Rc::new(Entry { socket, at: Cell::new(None), passed: Cell::new(false) });
+        let entry = Rc::new(Entry {
+            socket,
+            at: Cell::new(None),
+            how: Cell::new(libc::SHUT_RDWR),
+            idle: Cell::new(false),
+            passed: Cell::new(false),
+        });
         self.entries.borrow_mut().push(Rc::downgrade(&entry));
         Deadline { entry }
+    }
+
+    /// Ends every connection that is idle now.
+    pub fn end_idle(&self) {
+        for entry in self.entries.borrow().iter().filter_map(Weak::upgrade).filter(|entry| entry.idle.get()) {
+            shut_down(entry.socket, libc::SHUT_RD);
+        }
     }
 
     /// Shuts down every socket whose deadline is before `now`.
@@ -41,7 +58,7 @@ impl Deadlines {
             if entry.at.get().is_some_and(|at| at <= now) {
                 entry.at.set(None);
                 entry.passed.set(true);
-                shut_down(entry.socket);
+                shut_down(entry.socket, entry.how.get());
             }
             true
         });
@@ -49,24 +66,42 @@ impl Deadlines {
 }
 
 impl Deadline {
-    /// Sets or moves the deadline; `None` takes it away.
-    pub fn set(&self, after: Option<Duration>) {
-        self.entry.at.set(after.map(|after| Instant::now() + after));
+    /// Nothing is under way; after this time, or when the broker stops, nothing more is received.
+    pub fn limit_idle(&self, after: Duration) {
+        self.set(after, libc::SHUT_RD);
+        self.entry.idle.set(true);
     }
 
-    /// Whether the socket was shut down because its time was up.
+    /// After this time nothing more is received: a pending read ends, but an answer can still be sent.
+    pub fn limit_receiving(&self, after: Duration) {
+        self.set(after, libc::SHUT_RD);
+    }
+
+    /// After this time the connection is over, whatever is under way.
+    pub fn limit(&self, after: Duration) {
+        self.set(after, libc::SHUT_RDWR);
+    }
+
+    /// Takes the deadline away.
+    pub fn lift(&self) {
+        self.entry.at.set(None);
+        self.entry.idle.set(false);
+    }
+
+    /// Whether the time was up once.
     pub fn passed(&self) -> bool {
         self.entry.passed.get()
     }
 
-    /// Shuts the socket down now, in both directions.
-    pub fn shut_down_now(&self) {
-        shut_down(self.entry.socket);
+    fn set(&self, after: Duration, how: libc::c_int) {
+        self.entry.at.set(Some(Instant::now() + after));
+        self.entry.how.set(how);
+        self.entry.idle.set(false);
     }
 }
 
-fn shut_down(socket: RawFd) {
+fn shut_down(socket: RawFd, how: libc::c_int) {
     // SAFETY: the deadline is dropped before its socket is closed, so the descriptor is still the socket's. An error
     // means that the peer was faster, which is as good.
-    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+    unsafe { libc::shutdown(socket, how) };
 }

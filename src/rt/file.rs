@@ -1,8 +1,10 @@
 //! Files written with direct I/O through io_uring: the journal.
 
-use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+pub use glommio::io::DmaBuffer;
+use glommio::io::{DmaFile, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 
 /// An existing file opened for direct writes.
 pub struct DirectFile {
@@ -22,9 +24,9 @@ impl DirectFile {
     }
 
     /// Writes the whole buffer at `position`, a multiple of 4096.
-    pub async fn write(&self, buffer: DmaBuffer, position: u64) -> io::Result<()> {
+    pub async fn write(&self, buffer: Rc<DmaBuffer>, position: u64) -> io::Result<()> {
         let len = buffer.len();
-        match self.file.write_at(buffer, position).await.map_err(io::Error::from)? {
+        match self.file.write_rc_at(buffer, position).await.map_err(io::Error::from)? {
             written if written == len => Ok(()),
             written => Err(io::Error::new(
                 io::ErrorKind::WriteZero,

@@ -2,11 +2,15 @@
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+/// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` bounds it too.
+const BACKLOG: i32 = 4096;
 
 /// A listening socket. Every core binds the same address (`SO_REUSEPORT`) and the kernel spreads connections.
 pub struct Listener {
@@ -27,7 +31,12 @@ pub struct Stream {
 
 impl Listener {
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).map_err(io::Error::from)? })
+        let socket = unbound(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        // SAFETY: the descriptor is a listening socket that nobody else owns.
+        Ok(Self { listener: unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) } })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -85,25 +94,31 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
 /// An address that was free when asked for, and the port it stands for.
 pub struct Reservation {
     /// Held so that nobody else can take a port that the system chose.
-    _socket: std::net::TcpListener,
+    _socket: Socket,
     pub address: SocketAddr,
 }
 
 /// Checks that nobody listens on `address` and fixes the port when it is 0. Without this check `SO_REUSEPORT` would let two
 /// brokers of one user share a port and split its connections.
 pub fn reserve(address: SocketAddr) -> io::Result<Reservation> {
-    let exclusive = std::net::TcpListener::bind(address)?;
-    let address = exclusive.local_addr()?;
+    let exclusive = unbound(address)?;
+    exclusive.bind(&address.into())?;
+    exclusive.listen(1)?;
+    let address = exclusive.local_addr()?.as_socket().unwrap_or(address);
     drop(exclusive);
-    let socket = shared_bind(address)?;
+    let socket = unbound(address)?;
+    socket.set_reuse_port(true)?;
+    // Bound and not listening, so that no connection ends up here.
+    socket.bind(&address.into())?;
     Ok(Reservation { _socket: socket, address })
 }
 
-/// Binds with `SO_REUSEPORT` and does not listen, so that no connection ends up here.
-fn shared_bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
+/// IPv6 sockets take IPv6 only, so that `0.0.0.0` and `[::]` can stand beside each other.
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }

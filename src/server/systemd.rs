@@ -3,11 +3,13 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The way to the service manager, if one started this process.
+#[derive(Clone)]
 pub struct Manager {
-    socket: Option<UnixDatagram>,
+    socket: Option<Arc<UnixDatagram>>,
     watchdog: Option<Duration>,
 }
 
@@ -15,7 +17,7 @@ impl Manager {
     /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
     pub fn from_environment() -> io::Result<Self> {
         let socket = match std::env::var_os("NOTIFY_SOCKET") {
-            Some(path) => Some(connect(path.as_encoded_bytes())?),
+            Some(path) => Some(Arc::new(connect(path.as_encoded_bytes())?)),
             None => None,
         };
         let for_us = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid == std::process::id().to_string())
