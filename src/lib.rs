@@ -1,6 +1,8 @@
 //! nistru: an event broker for registers.
 
 pub mod event;
+pub mod http;
 pub mod id;
 pub mod journal;
 pub mod registry;
+pub mod ws;
