@@ -16,7 +16,9 @@ pub fn prefers_problem_json(headers: &Headers) -> bool {
     match (json, text) {
         (None, _) => false,
         (Some((quality, precision)), None) => quality > 0 && precision > 0,
-        (Some((json, precision)), Some((text, _))) => json > text || json == text && json > 0 && precision == 2,
+        (Some((json, precision)), Some((text, _))) => {
+            json > text || json == text && json > 0 && precision == 2
+        }
     }
 }
 
@@ -63,7 +65,9 @@ mod tests {
 
     #[test]
     fn plain_text_is_the_default() {
-        for accept in [&[][..], &["*/*"], &["text/plain"], &["application/json"], &["text/html"], &["nonsense, ,;"]] {
+        for accept in
+            [&[][..], &["*/*"], &["text/plain"], &["application/json"], &["text/html"], &["nonsense, ,;"]]
+        {
             assert!(!wants_json(accept), "{accept:?}");
         }
     }

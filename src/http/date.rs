@@ -7,9 +7,8 @@ use time::macros::format_description;
 /// Bytes of an IMF-fixdate (RFC 9110, 5.6.7).
 const BYTES: usize = 29;
 
-const IMF_FIXDATE: StaticFormatDescription = format_description!(
-    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-);
+const IMF_FIXDATE: StaticFormatDescription =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
 /// The date as of the second it was last asked for.
 #[derive(Clone, Debug, Default)]

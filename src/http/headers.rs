@@ -46,7 +46,8 @@ impl Headers {
     /// and begin another.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let name = self.append(name.bytes());
-        let value = self.append(value.as_ref().iter().map(|&byte| if is_field_byte(byte) { byte } else { b'?' }));
+        let value =
+            self.append(value.as_ref().iter().map(|&byte| if is_field_byte(byte) { byte } else { b'?' }));
         self.fields.push(Field::new(name, value));
     }
 
@@ -124,7 +125,9 @@ pub(crate) fn is_field_byte(byte: u8) -> bool {
 
 impl std::fmt::Debug for Headers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+        f.debug_map()
+            .entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))))
+            .finish()
     }
 }
 

@@ -177,7 +177,10 @@ mod tests {
         assert!(problem.to_text().ends_with("\nand 3 more"));
         assert_eq!(problem.to_text().lines().count(), ERRORS_MAX + 2);
         let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
-        assert_eq!((json["errors"].as_array().unwrap().len(), &json["errors_left_out"]), (ERRORS_MAX, &3.into()));
+        assert_eq!(
+            (json["errors"].as_array().unwrap().len(), &json["errors_left_out"]),
+            (ERRORS_MAX, &3.into())
+        );
         assert!(!batch(ERRORS_MAX).to_text().contains("more"));
     }
 

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn every_named_status_has_a_reason() {
-        for code in [101, 200, 201, 202, 204, 400, 401, 404, 405, 408, 413, 417, 422, 426, 429, 431, 500, 503] {
+        for code in [101, 200, 201, 202, 204, 400, 401, 404, 405, 408, 413, 417, 422, 426, 429, 431, 500, 503]
+        {
             assert_ne!(Status(code).reason(), "", "{code}");
         }
         assert_eq!(Status::UNPROCESSABLE_CONTENT.to_string(), "422 Unprocessable Content");

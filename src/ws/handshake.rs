@@ -34,7 +34,9 @@ impl Refusal {
     /// Adds to an answer what a client needs in order to do better (RFC 9110, 15.5.22; RFC 6455, 4.2.2).
     pub fn amend(self, response: Response) -> Response {
         match self {
-            Self::NotUpgrade => response.with_header("Upgrade", "websocket").with_header("Connection", "Upgrade"),
+            Self::NotUpgrade => {
+                response.with_header("Upgrade", "websocket").with_header("Connection", "Upgrade")
+            }
             Self::Version => response.with_header("Sec-WebSocket-Version", PROTOCOL_VERSION),
             Self::SubProtocol(_) | Self::Malformed(_) => response,
         }

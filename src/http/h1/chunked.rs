@@ -155,13 +155,19 @@ mod tests {
 
     #[test]
     fn chunks_are_joined_and_what_follows_stays() {
-        assert_eq!(body("4\r\nWiki\r\n00B\r\npedia in \r\n\r\n0\r\n\r\n").as_deref(), Some("Wikipedia in \r\n"));
+        assert_eq!(
+            body("4\r\nWiki\r\n00B\r\npedia in \r\n\r\n0\r\n\r\n").as_deref(),
+            Some("Wikipedia in \r\n")
+        );
         assert_eq!(decode("1\r\na\r\n0\r\n\r\nGET /", 100), Ok(Some(("a".into(), "GET /".into()))));
     }
 
     #[test]
     fn extensions_and_trailers_are_read_and_dropped() {
-        assert_eq!(body("1;name=\"v;w\"\r\na\r\n2 ; x\r\nbc\r\n0;last\r\nDigest: x\r\n\r\n").as_deref(), Some("abc"));
+        assert_eq!(
+            body("1;name=\"v;w\"\r\na\r\n2 ; x\r\nbc\r\n0;last\r\nDigest: x\r\n\r\n").as_deref(),
+            Some("abc")
+        );
     }
 
     #[test]
@@ -173,7 +179,9 @@ mod tests {
 
     #[test]
     fn sizes_that_are_not_plain_hexadecimal_are_refused() {
-        for size in ["", "-1", "+1", "0x1", "1 ", " 1", "1\n", "g", "1\r", "1 2", "1\t1", "1000000000000000", ";a"] {
+        for size in
+            ["", "-1", "+1", "0x1", "1 ", " 1", "1\n", "g", "1\r", "1 2", "1\t1", "1000000000000000", ";a"]
+        {
             let input = format!("{size}\r\na\r\n0\r\n\r\n");
             assert!(matches!(decode(&input, 100), Err(Error::Malformed(_))), "{size:?}");
         }
@@ -188,7 +196,9 @@ mod tests {
 
     #[test]
     fn line_ends_hidden_in_extensions_and_trailers_are_refused() {
-        for input in ["1;a\nb\r\na\r\n0\r\n\r\n", "1;a\rb\r\na\r\n0\r\n\r\n", "0\r\na: b\n\r\n", "0\r\na : b\r\n\r\n"] {
+        for input in
+            ["1;a\nb\r\na\r\n0\r\n\r\n", "1;a\rb\r\na\r\n0\r\n\r\n", "0\r\na: b\n\r\n", "0\r\na : b\r\n\r\n"]
+        {
             assert!(decode(input, 100).is_err(), "{input:?}");
         }
         assert!(decode("0\r\nContent-Length: 5\r\n\r\n", 100).is_err());

@@ -21,8 +21,8 @@ impl Exchange {
     /// Persistence by RFC 9112, 9.3: HTTP/1.1 stays open unless told otherwise, HTTP/1.0 only if told so.
     pub(super) fn new(method: Method, version: Version, headers: &Headers) -> Self {
         let old = version == Version::Http10;
-        let keep_alive =
-            !headers.has_token("connection", "close") && (!old || headers.has_token("connection", "keep-alive"));
+        let keep_alive = !headers.has_token("connection", "close")
+            && (!old || headers.has_token("connection", "keep-alive"));
         Self { head_only: method == Method::Head, old, keep_alive }
     }
 
@@ -147,7 +147,10 @@ mod tests {
     fn a_closing_response_says_so() {
         let exchange = exchange(Method::Get, Version::Http11, "");
         assert!(encoded(exchange, &Response::new(Status::OK).closing()).contains("Connection: close\r\n"));
-        assert!(encoded(Exchange::refused(), &Response::new(Status::BAD_REQUEST)).contains("Connection: close\r\n"));
+        assert!(
+            encoded(Exchange::refused(), &Response::new(Status::BAD_REQUEST))
+                .contains("Connection: close\r\n")
+        );
     }
 
     #[test]

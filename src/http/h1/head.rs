@@ -71,7 +71,8 @@ fn parse_fields(bytes: Vec<u8>) -> Result<Fields, Error> {
         return Err(Error::Malformed("the request line is incomplete"));
     };
     let place = |part: &[u8]| range_in(&bytes, part);
-    let fields = parsed.headers.iter().map(|h| Field::new(place(h.name.as_bytes()), place(h.value))).collect();
+    let fields =
+        parsed.headers.iter().map(|h| Field::new(place(h.name.as_bytes()), place(h.value))).collect();
     let (method, target) = (Method::of(method), target.to_owned());
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     Ok(Fields { method, target, version, headers: Headers::from_block(bytes, fields) })
@@ -226,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_head_is_read_into_a_request() {
-        let head = parse("POST /ce/produce/raw?a=1?b HTTP/1.1\nhost: [::1]:8443\nCE-Id:  x y \t\nEmpty:\n\n").unwrap();
+        let head = parse("POST /ce/produce/raw?a=1?b HTTP/1.1\nhost: [::1]:8443\nCE-Id:  x y \t\nEmpty:\n\n")
+            .unwrap();
         let request = &head.request;
         assert_eq!((request.method, request.version), (Method::Post, Version::Http11));
         assert_eq!((request.path.as_str(), request.query.as_deref()), ("/ce/produce/raw", Some("a=1?b")));
@@ -274,7 +276,9 @@ mod tests {
 
     #[test]
     fn only_a_known_expectation_is_taken() {
-        let with = |expect: &str| parse(&format!("PUT / HTTP/1.1\nHost: a\nContent-Length: 1\nExpect: {expect}\n\n"));
+        let with = |expect: &str| {
+            parse(&format!("PUT / HTTP/1.1\nHost: a\nContent-Length: 1\nExpect: {expect}\n\n"))
+        };
         assert!(with("100-Continue").unwrap().expects_continue);
         assert_eq!(with("100-continue, x").unwrap_err(), Error::Expectation);
         let bodiless = parse("PUT / HTTP/1.1\nHost: a\nExpect: 100-continue\n\n").unwrap();

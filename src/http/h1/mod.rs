@@ -15,7 +15,7 @@ mod head;
 mod lines;
 mod parser;
 #[cfg(test)]
-mod smuggling;
+mod tests;
 
 pub use encode::{CONTINUE, Exchange};
 pub use head::{Framing, HEADERS_MAX, Head, TARGET_BYTES_MAX};

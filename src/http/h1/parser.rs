@@ -28,7 +28,10 @@ pub enum Step {
 
 enum State {
     /// Gathering a head. One empty line before it is skipped: old clients send one after a body (RFC 9112, 2.2).
-    Gathering { section: Section, skipped: bool },
+    Gathering {
+        section: Section,
+        skipped: bool,
+    },
     /// The caller has not yet decided on the body.
     Decide(Box<Head>),
     Reading(Box<Reading>),
@@ -114,7 +117,9 @@ impl Parser {
 
     fn decide(&mut self, body: Body) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::gathering()) {
-            State::Decide(head) => self.start(*head, body).inspect_err(|&error| self.state = State::Failed(error)),
+            State::Decide(head) => {
+                self.start(*head, body).inspect_err(|&error| self.state = State::Failed(error))
+            }
             other => {
                 debug_assert!(false, "there is no head to decide on");
                 self.state = other;

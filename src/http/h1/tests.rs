@@ -50,7 +50,9 @@ fn serve_text(input: &str) -> Outcome {
 
 /// The outcome of a POST with these header lines and this body, followed by a request that must not be reached.
 fn post(headers: &str, body: &str) -> Outcome {
-    serve_text(&format!("POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}GET /next HTTP/1.1\r\nHost: a\r\n\r\n"))
+    serve_text(&format!(
+        "POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+    ))
 }
 
 #[test]
@@ -198,7 +200,9 @@ fn a_declared_length_over_the_limit_fails_before_any_body_comes() {
 
 #[test]
 fn a_dropped_body_is_counted_and_the_connection_goes_on() {
-    for (framing, body) in [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")] {
+    for (framing, body) in
+        [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
+    {
         let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}");
         let mut parser = Parser::new(HEAD_MAX);
         let mut input = text.as_bytes();
