@@ -11,6 +11,11 @@ pub mod disk;
 pub mod files;
 pub mod frame;
 pub(crate) mod layout;
+pub mod quarantine;
+pub mod recovery;
+mod scan;
+#[cfg(test)]
+mod scribe;
 pub mod sequencer;
 
 use crate::id::{FrameIndex, Term};
