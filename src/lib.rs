@@ -3,4 +3,5 @@
 pub mod event;
 pub mod id;
 pub mod journal;
+pub mod partition;
 pub mod registry;
