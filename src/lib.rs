@@ -11,6 +11,7 @@ pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod partition;
 pub mod registry;
 pub mod rt;
 pub mod ws;
