@@ -2,6 +2,7 @@
 
 pub mod delivery;
 pub mod event;
+pub mod fault;
 pub mod id;
 pub mod journal;
 pub mod registry;
