@@ -5,4 +5,5 @@ pub mod event;
 pub mod fault;
 pub mod id;
 pub mod journal;
+pub mod partition;
 pub mod registry;
