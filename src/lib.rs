@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod client;
 pub mod event;
 pub mod http;
+pub mod fault;
 pub mod id;
 pub mod journal;
 pub mod log;

@@ -2,6 +2,7 @@
 
 use super::Confirm;
 use super::coordinator::Effect;
+use crate::fault::{Fault, planted};
 use crate::id::{Epoch, Offset, Partition, SessionId};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
@@ -85,7 +86,7 @@ impl Group {
     /// Whether the cursor moved.
     pub fn confirm(&mut self, session: SessionId, confirm: &Confirm) -> bool {
         let Some(slot) = self.slots.get_mut(usize::from(confirm.partition.0)) else { return false };
-        let current = slot.epoch == confirm.epoch
+        let current = (slot.epoch == confirm.epoch || planted(Fault::OldEpochConfirms))
             && slot.holder.member().is_some_and(|member| member.session == session);
         let moves = current && confirm.offset > slot.cursor;
         if moves {
@@ -217,6 +218,9 @@ impl Slot {
     fn stop_reading(&mut self, partition: Partition, effects: &mut VecDeque<Effect>) {
         if let Holder::Reading(member) = self.holder {
             self.holder = Holder::Draining(member, self.epoch);
+            if planted(Fault::HandOverAtOnce) {
+                self.holder = Holder::Nobody;
+            }
             effects.push_back(Effect::Revoke { session: member.session, partition, epoch: self.epoch });
         }
     }

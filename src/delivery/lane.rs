@@ -2,6 +2,7 @@
 
 use super::Confirm;
 use super::session::Event;
+use crate::fault::{Fault, planted};
 use crate::id::{Epoch, Offset, Partition};
 use std::collections::VecDeque;
 
@@ -105,7 +106,9 @@ impl<E: Event> Lane<E> {
     pub fn rewind(&mut self) {
         self.ready = VecDeque::new();
         self.ready_bytes = 0;
-        self.fetched = self.sent;
+        if !planted(Fault::RereadSkips) {
+            self.fetched = self.sent;
+        }
         self.cancel = self.cancel.or(self.fetch.take());
     }
 
@@ -116,6 +119,7 @@ impl<E: Event> Lane<E> {
 
     /// Everything before `offset` is confirmed.
     pub fn confirm(&mut self, offset: Offset) {
+        let offset = if planted(Fault::ConfirmsFetched) { self.fetched } else { offset };
         self.confirmed = self.confirmed.max(offset);
     }
 

@@ -23,6 +23,8 @@ pub mod coordinator;
 mod group;
 mod lane;
 pub mod session;
+#[cfg(test)]
+mod session_properties;
 mod window;
 
 use crate::id::{Epoch, Offset, Partition};

@@ -253,3 +253,200 @@ fn settle<E: Event>(lanes: &mut [Lane<E>], sent: &Sent) {
         lane.confirm(sent.offset.next());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { window_events: 4, window_bytes: 1000, fetch_bytes: 100, grace_ms: 500 };
+    const P0: Partition = Partition(0);
+    const P1: Partition = Partition(1);
+
+    #[derive(Debug, PartialEq)]
+    struct Sample(Offset, usize);
+
+    impl Event for Sample {
+        fn offset(&self) -> Offset {
+            self.0
+        }
+
+        fn bytes(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn samples(offsets: std::ops::Range<u64>) -> Vec<Sample> {
+        offsets.map(|offset| Sample(Offset(offset), 10)).collect()
+    }
+
+    fn effects(session: &mut Session<Sample>) -> Vec<Effect> {
+        std::iter::from_fn(|| session.poll()).collect()
+    }
+
+    fn fetches(effects: &[Effect]) -> Vec<(Partition, FetchId, Offset)> {
+        let fetch = |effect: &Effect| match *effect {
+            Effect::Fetch { partition, fetch, from, .. } => Some((partition, fetch, from)),
+            _ => None,
+        };
+        effects.iter().filter_map(fetch).collect()
+    }
+
+    fn sends(session: &mut Session<Sample>) -> Vec<(u64, u64)> {
+        std::iter::from_fn(|| session.next_event()).map(|(offset, event)| (offset, event.0.0)).collect()
+    }
+
+    /// A session that reads the given partitions from 0, with its first fetch of each.
+    fn reading(limits: Limits, partitions: &[Partition]) -> (Session<Sample>, Vec<FetchId>) {
+        let mut session = Session::new(limits);
+        for &partition in partitions {
+            session.assigned(partition, Epoch(1), Offset(0));
+        }
+        let fetched = fetches(&effects(&mut session));
+        assert_eq!(fetched.len(), partitions.len());
+        (session, fetched.into_iter().map(|(_, fetch, _)| fetch).collect())
+    }
+
+    fn confirm_of(partition: Partition, offset: u64) -> Effect {
+        Effect::Confirm(vec![Confirm { partition, epoch: Epoch(1), offset: Offset(offset) }])
+    }
+
+    #[test]
+    fn one_fetch_a_partition_is_outstanding_and_the_next_starts_where_the_answer_ended() {
+        let (mut session, ids) = reading(LIMITS, &[P0, P1]);
+        assert_eq!(effects(&mut session), []);
+        session.fetched(ids[1], Offset(40), samples(3..5));
+        assert_eq!(fetches(&effects(&mut session)), [(P1, FetchId(3), Offset(40))]);
+    }
+
+    #[test]
+    fn what_is_ready_to_send_is_bounded_by_two_answers() {
+        let (mut session, ids) = reading(LIMITS, &[P0]);
+        session.fetched(ids[0], Offset(5), samples(0..5));
+        let next = fetches(&effects(&mut session))[0];
+        session.fetched(next.1, Offset(15), samples(5..15));
+        assert_eq!(effects(&mut session), []);
+    }
+
+    #[test]
+    fn session_offsets_count_from_one_and_partitions_take_turns() {
+        let (mut session, ids) = reading(LIMITS, &[P0, P1]);
+        session.fetched(ids[0], Offset(3), samples(0..3));
+        session.fetched(ids[1], Offset(72), samples(70..72));
+        assert_eq!(sends(&mut session), [(1, 0), (2, 70), (3, 1), (4, 71)]);
+    }
+
+    #[test]
+    fn a_full_window_stops_sending_and_fetching_until_a_confirm() {
+        let (mut session, ids) = reading(LIMITS, &[P0]);
+        session.fetched(ids[0], Offset(6), samples(0..6));
+        assert_eq!(sends(&mut session).len(), 4);
+        assert_eq!(effects(&mut session), []);
+        session.confirm(1).unwrap();
+        let after = effects(&mut session);
+        assert_eq!((&after[0], fetches(&after).len()), (&confirm_of(P0, 1), 1));
+        assert_eq!(sends(&mut session), [(5, 4)]);
+    }
+
+    #[test]
+    fn bytes_bound_the_window_too_but_one_large_event_always_passes() {
+        let (mut session, ids) = reading(LIMITS, &[P0]);
+        let large = (0..3).map(|n| Sample(Offset(n), 600 * (n as usize + 1))).collect();
+        session.fetched(ids[0], Offset(3), large);
+        assert_eq!(sends(&mut session), [(1, 0)]);
+        session.confirm(1).unwrap();
+        assert_eq!(sends(&mut session), [(2, 1)]);
+        assert_eq!(sends(&mut session), []);
+    }
+
+    #[test]
+    fn confirms_that_came_together_go_out_together() {
+        let (mut session, ids) = reading(LIMITS, &[P0, P1]);
+        session.fetched(ids[0], Offset(2), samples(0..2));
+        session.fetched(ids[1], Offset(2), samples(0..2));
+        sends(&mut session);
+        effects(&mut session);
+        session.confirm(1).unwrap();
+        session.confirm(3).unwrap();
+        let confirm = |partition, offset| Confirm { partition, epoch: Epoch(1), offset: Offset(offset) };
+        assert_eq!(effects(&mut session)[0], Effect::Confirm(vec![confirm(P0, 2), confirm(P1, 1)]));
+        assert_eq!(session.confirm(9), Err(BadConfirm { offset: 9, last_sent: 4 }));
+    }
+
+    #[test]
+    fn a_partition_with_nothing_open_is_given_back_at_once_and_its_fetch_cancelled() {
+        let (mut session, ids) = reading(LIMITS, &[P0, P1]);
+        session.revoke(P0, Epoch(1), 1000);
+        let revoked = Effect::Revoked { partition: P0, epoch: Epoch(1) };
+        assert_eq!(effects(&mut session), [Effect::Cancel { partition: P0, fetch: ids[0] }, revoked]);
+        session.fetched(ids[0], Offset(2), samples(0..2));
+        assert_eq!(sends(&mut session), []);
+        assert_eq!(session.outstanding().collect::<Vec<_>>(), [(P1, ids[1])]);
+    }
+
+    #[test]
+    fn a_revoked_partition_sends_nothing_more_and_is_given_back_after_its_last_confirm() {
+        let (mut session, ids) = reading(LIMITS, &[P0]);
+        session.fetched(ids[0], Offset(3), samples(0..3));
+        assert!(session.next_event().is_some() && session.next_event().is_some());
+        effects(&mut session);
+        session.revoke(P0, Epoch(1), 1000);
+        assert_eq!(sends(&mut session), []);
+        session.confirm(1).unwrap();
+        assert!(!effects(&mut session).contains(&Effect::Revoked { partition: P0, epoch: Epoch(1) }));
+        session.confirm(2).unwrap();
+        assert_eq!(
+            effects(&mut session),
+            [confirm_of(P0, 2), Effect::Revoked { partition: P0, epoch: Epoch(1) }]
+        );
+    }
+
+    #[test]
+    fn a_drain_ends_with_its_grace_and_late_confirms_are_harmless() {
+        let (mut session, ids) = reading(LIMITS, &[P0]);
+        session.fetched(ids[0], Offset(1), samples(0..1));
+        sends(&mut session);
+        effects(&mut session);
+        session.revoke(P0, Epoch(1), 1000);
+        assert_eq!(session.wake_at(), Some(1500));
+        session.tick(1499);
+        effects(&mut session);
+        session.tick(1500);
+        assert_eq!(effects(&mut session), [Effect::Revoked { partition: P0, epoch: Epoch(1) }]);
+        assert_eq!(session.wake_at(), None);
+        session.assigned(P0, Epoch(2), Offset(0));
+        session.confirm(1).unwrap();
+        assert_eq!(fetches(&effects(&mut session)), [(P0, FetchId(3), Offset(0))]);
+        assert_eq!(session.unconfirmed(), 0);
+    }
+
+    #[test]
+    fn a_done_event_moves_its_cursor_when_those_before_it_in_its_partition_are_consumed() {
+        let (mut session, ids) = reading(LIMITS, &[P0, P1]);
+        session.fetched(ids[0], Offset(2), samples(0..2));
+        session.fetched(ids[1], Offset(2), samples(0..2));
+        assert_eq!(sends(&mut session).len(), 4);
+        effects(&mut session);
+        session.done(3).unwrap();
+        session.done(3).unwrap();
+        assert_eq!(effects(&mut session), []);
+        session.confirm(1).unwrap();
+        assert_eq!(effects(&mut session)[0], confirm_of(P0, 2));
+        session.done(2).unwrap();
+        assert_eq!(effects(&mut session)[0], confirm_of(P1, 1));
+        assert_eq!(session.unconfirmed(), 1);
+    }
+
+    #[test]
+    fn rereading_drops_what_was_not_sent_and_fetches_from_there_again() {
+        let (mut session, ids) = reading(LIMITS, &[P0]);
+        session.fetched(ids[0], Offset(9), samples(0..2));
+        assert!(session.next_event().is_some());
+        let parked = fetches(&effects(&mut session))[0].1;
+        session.reread();
+        let after = effects(&mut session);
+        assert_eq!(after[0], Effect::Cancel { partition: P0, fetch: parked });
+        assert_eq!(fetches(&after), [(P0, FetchId(3), Offset(1))]);
+        session.fetched(parked, Offset(50), samples(9..12));
+        assert_eq!(sends(&mut session), []);
+    }
+}
