@@ -154,7 +154,7 @@ impl Consumer {
         let client = auth::authorise(&live.registry, certificate, self.peer.address).map_err(|p| refuse(p.to_string()))?;
         let consumer = client.consumer.as_ref().filter(|_| client.id == self.wanted.client);
         let consumer = consumer.ok_or_else(|| refuse("the client is not registered as a consumer".into()))?;
-        self.types = TypeFilter::new(live.registry.type_ids(consumer));
+        self.types = live.registry.type_ids(consumer).into_iter().collect();
         Ok(())
     }
 

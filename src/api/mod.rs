@@ -115,5 +115,5 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
         return Ok(endpoint);
     }
     let name = method.name();
-    Err(Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {name} requests only")).allow(name))
+    Err(Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {name} requests only")).with_header("Allow", name))
 }

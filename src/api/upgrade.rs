@@ -5,8 +5,10 @@ use crate::http::query::Query;
 use crate::http::{Problem, Request, Response, Status};
 use crate::id::ClientId;
 use crate::registry::model::Client;
-use crate::ws::handshake;
+use crate::ws::handshake::{self, Refusal};
 
+/// The sub-protocol of the CloudEvents WebSocket binding with the JSON format.
+const SUB_PROTOCOL: &str = "cloudevents.json";
 /// The group of a consumer that names none.
 const DEFAULT_GROUP: &str = "~default";
 /// Longest name of a group, in bytes.
@@ -23,12 +25,17 @@ pub struct Upgrade {
 
 /// Checks the request and answers the handshake.
 pub(super) fn upgrade(client: &Client, request: &Request) -> Result<(Response, Upgrade), Problem> {
-    let response = handshake::accept(request)?;
+    let response = handshake::accept(request, SUB_PROTOCOL).map_err(refused)?;
     if client.consumer.is_none() {
         return Err(not_a("consumer"));
     }
     let wanted = read_query(client.id, request.query.as_deref().unwrap_or_default())?;
     Ok((response, wanted))
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    let problem = Problem::new(refusal.status(), refusal.to_string());
+    refusal.headers().iter().fold(problem, |problem, (name, value)| problem.with_header(name, *value))
 }
 
 fn read_query(client: ClientId, raw: &str) -> Result<Upgrade, Problem> {

@@ -29,6 +29,7 @@ pub struct JournalWriter {
     changed: Notify,
     /// The last attempt to make a file found no room.
     full: Cell<bool>,
+    writing: Cell<bool>,
 }
 
 /// A frame that is durable.
@@ -58,8 +59,8 @@ pub enum CannotWrite {
 impl JournalWriter {
     pub fn new(dir: PathBuf, pool: Pool, sequencer: Sequencer) -> Rc<Self> {
         let sequencer = RefCell::new(sequencer);
-        let (open, changed, full) = (RefCell::default(), Notify::default(), Cell::default());
-        Rc::new(Self { dir, pool, sequencer, open, changed, full })
+        let (open, changed) = (RefCell::default(), Notify::default());
+        Rc::new(Self { dir, pool, sequencer, open, changed, full: Cell::default(), writing: Cell::default() })
     }
 
     /// Longest body of a frame.
@@ -82,6 +83,18 @@ impl JournalWriter {
     ///
     /// Any failure of the disk ends the process: what a failed write or sync left behind cannot be known.
     pub async fn write(self: &Rc<Self>, now_ms: u64, body: &Body<'_>) -> Result<Written, CannotWrite> {
+        self.writing.set(true);
+        let written = self.write_frame(now_ms, body).await;
+        self.writing.set(false);
+        written
+    }
+
+    /// Whether a frame is under way.
+    pub fn is_writing(&self) -> bool {
+        self.writing.get()
+    }
+
+    async fn write_frame(self: &Rc<Self>, now_ms: u64, body: &Body<'_>) -> Result<Written, CannotWrite> {
         let number = self.wait_for_place(body.bytes()).await?;
         let file = self.file(number).await;
         let mut buffer = file.buffer(frame_bytes(body.bytes()));

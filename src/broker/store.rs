@@ -14,7 +14,7 @@ use crate::journal::recovery::{self, Layout, Recovered};
 use crate::journal::sequencer::Sequencer;
 use crate::partition::{self, End, Identity};
 use crate::state::State;
-use crate::state::checkpoint::{self, PartitionEnd};
+use crate::state::{PartitionEnd, checkpoint};
 use crate::state::genesis::Genesis;
 use crate::state::lock::DirectoryLock;
 use std::fmt::Display;
@@ -90,7 +90,7 @@ fn open_log(
     end: Option<End>,
 ) -> Result<(Partition, PartitionLog), String> {
     let dir = settings.dir.join("partitions").join(format!("{partition:02}"));
-    let identity = Identity { partition, cluster: genesis.cluster };
+    let identity = Identity { partition, cluster: genesis.cluster.0 };
     let config = partition::Config { segment_bytes: settings.segment_bytes as u32, ..partition::Config::default() };
     let log = PartitionLog::open(RealDisk, &dir, identity, config, end).map_err(|error| error.to_string())?;
     Ok((partition, log))

@@ -4,7 +4,7 @@ use crate::id::TypeId;
 use std::sync::Arc;
 
 /// A set of event types: sorted, without repeats, cheap to clone and to send to other cores.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct TypeFilter(Arc<[TypeId]>);
 
 impl TypeFilter {

@@ -102,7 +102,8 @@ impl Default for Index {
 impl Index {
     /// Adds the record that lies at the current end and is `stride` bytes long.
     pub fn push(&mut self, stride: u32, type_id: TypeId, time_ms: u64) {
-        self.postings.entry(type_id).or_default().push(self.records());
+        let ordinal = self.records();
+        self.postings.entry(type_id).or_default().push(ordinal);
         self.positions.push(self.data_end);
         self.data_end += stride;
         self.first_ms = self.first_ms.min(time_ms);

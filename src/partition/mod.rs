@@ -31,7 +31,7 @@ pub use error::Error;
 pub use filter::TypeFilter;
 pub use job::{ColdId, Done, Job, JobError, JobKind};
 pub use log::{Config, Counted, End, NeedsSegment, Partition};
-pub use map::MapDisk;
+pub use map::{FileMap, MapDisk};
 pub use read::{Budget, Read, Slice, Status};
 pub use segment::Identity;
 pub use upkeep::Finished;

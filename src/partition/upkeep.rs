@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::job::{ColdId, Done, Job, JobError, JobKind, Outcome, Work};
 use super::log::{End, Partition, Sealed};
-use super::map::{MapDisk, Mapped, SegmentMap};
+use super::map::{MapDisk, Mapped};
 use super::segment::HEADER_BYTES;
 use super::site::Loaded;
 use crate::id::Offset;

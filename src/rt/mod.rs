@@ -27,6 +27,11 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(task).detach();
 }
 
+/// For how long this core was not idle since it started.
+pub fn busy() -> Duration {
+    glommio::executor().executor_stats().executor_runtime()
+}
+
 /// Waits for `duration`.
 pub async fn sleep(duration: Duration) {
     glommio::timer::sleep(duration).await;

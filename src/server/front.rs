@@ -93,7 +93,7 @@ async fn converse(core: &Rc<Core>, accepted: Accepted) {
             return;
         }
     };
-    let certificate = live.tls.verifier.check(connection.peer_certificates(), UnixTime::now());
+    let certificate = live.tls.verifier.check(Some(connection.peer_certificates()), UnixTime::now());
     drop(live);
     http1::serve(core.clone(), connection, Peer { address, certificate }).await;
 }

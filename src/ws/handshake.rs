@@ -31,14 +31,12 @@ impl Refusal {
         }
     }
 
-    /// Adds to an answer what a client needs in order to do better (RFC 9110, 15.5.22; RFC 6455, 4.2.2).
-    pub fn amend(self, response: Response) -> Response {
+    /// The header fields that a client needs in order to do better (RFC 9110, 15.5.22; RFC 6455, 4.2.2).
+    pub fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::NotUpgrade => {
-                response.with_header("Upgrade", "websocket").with_header("Connection", "Upgrade")
-            }
-            Self::Version => response.with_header("Sec-WebSocket-Version", PROTOCOL_VERSION),
-            Self::SubProtocol(_) | Self::Malformed(_) => response,
+            Self::NotUpgrade => &[("Upgrade", "websocket"), ("Connection", "Upgrade")],
+            Self::Version => &[("Sec-WebSocket-Version", PROTOCOL_VERSION)],
+            Self::SubProtocol(_) | Self::Malformed(_) => &[],
         }
     }
 }

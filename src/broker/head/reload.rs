@@ -35,7 +35,7 @@ impl Loaded {
             let schemas = (0..cores).map(|_| SchemaSet::compile(&loaded.registry)).collect::<Result<_, _>>();
             match schemas {
                 Ok(schemas) => Ok((loaded.registry, schemas)),
-                Err(errors) => Err(errors.iter().map(|error| loaded.schema_problem(error)).collect()),
+                Err(errors) => Err(errors.iter().map(|error| loaded.schema_problem(&error.event_type, &error.to_string())).collect()),
             }
         });
         match (read, tls) {

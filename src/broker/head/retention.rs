@@ -55,5 +55,5 @@ impl Head {
 pub(super) fn types_of(core: &Core, client: ClientId) -> TypeFilter {
     let live = core.live();
     let consumer = live.registry.clients.get(&client).and_then(|client| client.consumer.as_ref());
-    consumer.map(|consumer| TypeFilter::new(live.registry.type_ids(consumer))).unwrap_or_default()
+    consumer.map(|consumer| live.registry.type_ids(consumer).into_iter().collect()).unwrap_or_default()
 }
