@@ -7,6 +7,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod delivery;
+pub mod cli;
+pub mod config;
 pub mod dev;
 pub mod event;
 pub mod http;

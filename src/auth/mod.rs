@@ -62,3 +62,49 @@ impl fmt::Display for AuthProblem {
 }
 
 impl std::error::Error for AuthProblem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ClientId;
+    use crate::registry::model::ClientLimits;
+
+    fn key(serial: &str) -> CertificateKey {
+        CertificateKey { issuer: "CN=ca".into(), serial: serial.into() }
+    }
+
+    fn client(n: u8, serial: &str, enabled: bool) -> Client {
+        Client {
+            id: ClientId([n; 16]),
+            name: format!("client {n}"),
+            owner_idno: "1000000000001".into(),
+            enabled,
+            certificates: vec![key(serial)],
+            networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            producer: None,
+            consumer: None,
+            limits: ClientLimits::default(),
+        }
+    }
+
+    fn authorised(serial: &str, address: &str) -> Result<u8, AuthProblem> {
+        let registry = Registry::new(Vec::new(), vec![client(1, "01", true), client(2, "02", false)]);
+        authorise(&registry, &key(serial), address.parse().unwrap()).map(|client| client.id.0[0])
+    }
+
+    #[test]
+    fn a_registered_client_comes_in_from_its_networks_only() {
+        assert_eq!(authorised("01", "10.1.2.3"), Ok(1));
+        assert_eq!(authorised("01", "2001:db8::7"), Ok(1));
+        assert_eq!(authorised("01", "::ffff:10.1.2.3"), Ok(1));
+        let elsewhere = "192.168.0.1".parse().unwrap();
+        assert_eq!(authorised("01", "192.168.0.1"), Err(AuthProblem::AddressNotAllowed(elsewhere)));
+        assert_eq!(authorised("01", "::ffff:192.168.0.1"), Err(AuthProblem::AddressNotAllowed(elsewhere)));
+    }
+
+    #[test]
+    fn unknown_and_disabled_clients_stay_out() {
+        assert_eq!(authorised("03", "10.1.2.3"), Err(AuthProblem::UnknownCertificate(key("03"))));
+        assert_eq!(authorised("02", "10.1.2.3"), Err(AuthProblem::Disabled));
+    }
+}

@@ -138,3 +138,185 @@ pub(super) fn valid_at(file: &Path, certificate: &[u8], now: UnixTime) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::CertificateProblem;
+    use rustls::client::Resumption;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, ServerConnection};
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    struct Dev {
+        dir: tempfile::TempDir,
+    }
+
+    impl Dev {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            crate::dev::scaffold(dir.path(), 0).unwrap();
+            Self { dir }
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.dir.path().join("pki").join(name)
+        }
+
+        fn tls(&self) -> Tls {
+            Tls::new(self.file("server.pem"), self.file("server.key"), vec![self.file("ca.pem")])
+        }
+
+        /// A client that trusts this directory's authority and shows the certificate `name` of `from`.
+        fn client(&self, name: Option<(&Dev, &str)>) -> ClientConfig {
+            let mut roots = RootCertStore::empty();
+            roots.add(pem::certificates(&self.file("ca.pem")).unwrap().remove(0)).unwrap();
+            let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions(TlsVersion::V1_2))
+                .unwrap()
+                .with_root_certificates(roots);
+            let Some((from, name)) = name else { return builder.with_no_client_auth() };
+            let chain = pem::certificates(&from.file(&format!("{name}.pem"))).unwrap();
+            let key = pem::private_key(&from.file(&format!("{name}.key"))).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    }
+
+    fn now() -> UnixTime {
+        UnixTime::now()
+    }
+
+    fn connect(
+        server: &ServerTls,
+        client: &Arc<ClientConfig>,
+    ) -> Result<(ServerConnection, ClientConnection), rustls::Error> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(client.clone(), name).unwrap();
+        let mut server = ServerConnection::new(server.config.clone()).unwrap();
+        loop {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let sent = wire.len();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            if sent + wire.len() == 0 {
+                return Ok((server, client));
+            }
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+    }
+
+    #[test]
+    fn a_client_is_known_by_the_certificate_it_showed() {
+        let dev = Dev::new();
+        let tls = ServerTls::load(&dev.tls(), &[b"h2", b"http/1.1"], now()).unwrap();
+        let mut client = dev.client(Some((&dev, "asp")));
+        client.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let (server, _) = connect(&tls, &Arc::new(client)).unwrap();
+        let key = tls.verifier.check(server.peer_certificates(), now()).unwrap();
+        let file = pem::certificates(&dev.file("asp.pem")).unwrap();
+        assert_eq!(Ok(key), CertificateKey::of_der(&file[0]));
+        assert_eq!(server.alpn_protocol(), Some(&b"http/1.1"[..]));
+    }
+
+    #[test]
+    fn clients_without_a_good_certificate_get_through_the_handshake_to_be_told() {
+        let (dev, other) = (Dev::new(), Dev::new());
+        let tls = ServerTls::load(&dev.tls(), &[], now()).unwrap();
+        let (server, _) = connect(&tls, &Arc::new(dev.client(None))).unwrap();
+        let problem = tls.verifier.check(server.peer_certificates(), now());
+        assert_eq!(problem, Err(CertificateProblem::Missing));
+        let (server, _) = connect(&tls, &Arc::new(dev.client(Some((&other, "asp"))))).unwrap();
+        assert!(tls.verifier.check(server.peer_certificates(), now()).is_err());
+    }
+
+    #[test]
+    fn a_strict_server_refuses_them_in_the_handshake() {
+        let (dev, other) = (Dev::new(), Dev::new());
+        let tls = ServerTls::load(&Tls { strict: true, ..dev.tls() }, &[], now()).unwrap();
+        assert!(connect(&tls, &Arc::new(dev.client(None))).is_err());
+        assert!(connect(&tls, &Arc::new(dev.client(Some((&other, "asp"))))).is_err());
+        assert!(connect(&tls, &Arc::new(dev.client(Some((&dev, "asp"))))).is_ok());
+    }
+
+    #[test]
+    fn sessions_are_never_resumed_so_every_connection_shows_its_certificate() {
+        let dev = Dev::new();
+        let tls = ServerTls::load(&dev.tls(), &[], now()).unwrap();
+        for versions in [&[&version::TLS13][..], &[&version::TLS12]] {
+            let mut client = dev.client(Some((&dev, "asp")));
+            client.resumption = Resumption::in_memory_sessions(8);
+            let mut roots = RootCertStore::empty();
+            roots.add(pem::certificates(&dev.file("ca.pem")).unwrap().remove(0)).unwrap();
+            let mut one_version = ClientConfig::builder_with_provider(client.crypto_provider().clone())
+                .with_protocol_versions(versions)
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_cert_resolver(client.client_auth_cert_resolver.clone());
+            one_version.resumption = client.resumption;
+            let client = Arc::new(one_version);
+            for _ in 0..2 {
+                let (server, _) = connect(&tls, &client).unwrap();
+                assert_eq!(server.handshake_kind(), Some(HandshakeKind::Full));
+                assert!(server.peer_certificates().is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_version_can_be_raised() {
+        let dev = Dev::new();
+        let tls = ServerTls::load(&Tls { min_version: TlsVersion::V1_3, ..dev.tls() }, &[], now()).unwrap();
+        let (server, _) = connect(&tls, &Arc::new(dev.client(None))).unwrap();
+        assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        let only_1_2 = ClientConfig::builder_with_provider(tls.config.crypto_provider().clone())
+            .with_protocol_versions(&[&version::TLS12])
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        assert!(connect(&tls, &Arc::new(only_1_2)).is_err());
+    }
+
+    #[test]
+    fn every_unusable_file_is_reported() {
+        let dev = Dev::new();
+        let tls = Tls {
+            certificate: dev.file("ca.key"),
+            key: dev.file("ca.pem"),
+            client_crl: vec![dev.file("no.pem")],
+            ..dev.tls()
+        };
+        let problems = ServerTls::load(&tls, &[], now()).unwrap_err();
+        let files: Vec<_> = problems.iter().map(|problem| problem.file.clone()).collect();
+        assert_eq!(files, [dev.file("ca.key"), dev.file("ca.pem"), dev.file("no.pem")]);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_told() {
+        let dev = Dev::new();
+        let tls = Tls { key: dev.file("asp.key"), ..dev.tls() };
+        let problems = ServerTls::load(&tls, &[], now()).unwrap_err();
+        assert!(problems[0].message.starts_with("is not the key of the certificate"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_server_certificate_out_of_its_dates_is_told() {
+        let dev = Dev::new();
+        let year = 365 * 86_400;
+        for (at, part) in
+            [(now().as_secs() + 11 * year, "expired"), (now().as_secs() - year, "not valid before")]
+        {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+            let problems = ServerTls::load(&dev.tls(), &[], at).unwrap_err();
+            assert!(problems[0].message.contains(part), "{problems:?}");
+        }
+    }
+}

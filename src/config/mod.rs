@@ -4,8 +4,11 @@
 //! stand in, sizes fit together, and nothing is looked up again later. Reading a file reports every problem in
 //! one run, see [`Problem`].
 
+pub mod document;
+mod file;
 pub mod pem;
 mod problem;
+pub mod units;
 
 pub use problem::{Place, Problem};
 
@@ -215,6 +218,22 @@ impl Tls {
 }
 
 impl Storage {
+    /// The least number of times that the largest request must fit into a journal file: a body of many tiny
+    /// events grows to less than three times its size by what the broker adds to each event.
+    pub const GROWTH: u64 = 4;
+    /// The least number of largest events that must fit into a segment.
+    pub const EVENTS_PER_SEGMENT: u64 = 4;
+
+    /// The largest request body, in bytes, that any setting may allow.
+    pub fn request_bytes_bound(&self) -> u64 {
+        self.journal_file_bytes / Self::GROWTH
+    }
+
+    /// The largest event, in bytes, that any setting may allow.
+    pub fn event_bytes_bound(&self) -> u64 {
+        self.segment_bytes / Self::EVENTS_PER_SEGMENT
+    }
+
     /// The defaults, around the directory that has none.
     pub fn new(dir: PathBuf) -> Self {
         Self {

@@ -33,6 +33,15 @@ impl Problem {
     pub fn at(file: &Path, text: &str, at: usize, message: impl Into<String>) -> Self {
         Self { file: file.to_owned(), place: Some(Place::of(text, at)), message: message.into() }
     }
+
+    /// What `error` says about `file`, which was to be JSON.
+    pub fn of_json(file: &Path, error: &serde_json::Error) -> Self {
+        let place = Place { line: error.line(), column: error.column() };
+        // The place is at the end of the text of the error as well.
+        let text = error.to_string();
+        let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+        Self { file: file.to_owned(), place: Some(place), message: format!("expected JSON: {reason}") }
+    }
 }
 
 impl Place {

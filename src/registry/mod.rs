@@ -1,5 +1,8 @@
 //! Clients and event types: the model, and where it comes from.
 
 mod certificate;
+mod client_file;
+pub mod files;
 pub mod model;
-pub mod name;
+mod name;
+mod type_file;

@@ -202,10 +202,7 @@ mod tests {
 
     #[test]
     fn a_value_given_as_der_is_read_as_text() {
-        assert_eq!(
-            canonical("2.5.4.3=#0C0241C8").as_deref(),
-            Err("a name has a value that is not valid text")
-        );
+        assert!(canonical("2.5.4.3=#0C0241C8").unwrap_err().contains("not valid text"));
         assert_eq!(canonical("2.5.4.3=#0C03414243,C=MD").as_deref(), Ok("CN=ABC,C=MD"));
     }
 

@@ -1,0 +1,3 @@
+//! The commands of the `nistru` binary, one module each.
+
+pub mod check;
