@@ -1,5 +1,6 @@
 //! nistru: an event broker for registers.
 
+pub mod cli;
 pub mod client;
 pub mod event;
 pub mod id;
