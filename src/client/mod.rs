@@ -17,7 +17,7 @@ mod endpoint;
 mod error;
 mod stream;
 
-pub use answer::{Answer, Head};
+pub use answer::{Answer, Body, Head};
 pub use connection::Connection;
 pub use consumer::{Consumer, Delivery, Subscription};
 pub use endpoint::{Endpoint, TlsVersions, dev_files};
