@@ -27,14 +27,14 @@ impl Intake {
         for receipt in receipts {
             if let Some(answer) = waiting.remove(&receipt.ticket) {
                 // A producer that went away does not need the answer; its events are stored all the same.
-                drop(answer.send(Ok(receipt)));
+                let _ = answer.send(Ok(receipt));
             }
         }
     }
 
     pub(super) fn refused(&self, ticket: Ticket, refusal: Refusal) {
         if let Some(answer) = self.waiting.borrow_mut().remove(&ticket) {
-            drop(answer.send(Err(refusal)));
+            let _ = answer.send(Err(refusal));
         }
     }
 

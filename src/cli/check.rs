@@ -2,28 +2,36 @@
 
 use crate::auth::{ServerTls, Verifier};
 use crate::config::{Config, Problem, RegistrySource, pem};
-use crate::registry::files::{self, Loaded};
-use crate::registry::model::Registry;
+use crate::registry::files;
+use crate::schema::SchemaSet;
+use clap::Args;
 use rustls::pki_types::UnixTime;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// A schema that cannot be compiled: the event type it belongs to, and the reason.
-pub struct SchemaProblem {
-    /// `EventType::name`.
-    pub event_type: String,
-    /// What is wrong and where in the schema.
-    pub reason: String,
+/// Check the configuration, and everything it names, without starting a broker.
+///
+/// Looks at registry, schemas and certificates as a whole and prints every problem with its file and place. The exit code is 1
+/// when there is one.
+#[derive(Args)]
+pub struct Check {
+    /// The configuration that `nistru serve` is to run with.
+    #[arg(long, value_name = "FILE", default_value = "/etc/nistru/nistru.toml")]
+    pub config: PathBuf,
 }
 
-/// Compiles every schema of a registry.
-pub type CompileSchemas<'f> = &'f dyn Fn(&Registry) -> Vec<SchemaProblem>;
+impl Check {
+    pub fn run(&self) -> ExitCode {
+        let problems = check(&self.config, UnixTime::now());
+        report(&problems, &self.config, io::stdout().lock()).unwrap_or(ExitCode::FAILURE)
+    }
+}
 
 /// Checks the configuration in `config_file` and every file it names: certificates and keys, registry, schemas.
 /// Returns all problems, sorted by file and place; none means that a broker would start with them.
-pub fn check(config_file: &Path, now: UnixTime, compile: CompileSchemas<'_>) -> Vec<Problem> {
+pub fn check(config_file: &Path, now: UnixTime) -> Vec<Problem> {
     let config = match Config::load(config_file) {
         Ok(config) => config,
         Err(problems) => return problems,
@@ -33,7 +41,7 @@ pub fn check(config_file: &Path, now: UnixTime, compile: CompileSchemas<'_>) -> 
     let registry = files::load(dir, &config.storage);
     let mut problems = Vec::new();
     if let Ok(loaded) = &registry {
-        problems.extend(schemas(loaded, compile));
+        problems.extend(SchemaSet::compile(&loaded.registry).map_or_else(|found| loaded.schema_problems(&found), |_| Vec::new()));
     }
     if let (Ok(tls), Ok(loaded)) = (&tls, &registry) {
         problems.extend(client_certificates(&tls.verifier, &loaded.certificate_files, now));
@@ -57,17 +65,6 @@ pub fn report(problems: &[Problem], config_file: &Path, mut out: impl Write) -> 
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn schemas(loaded: &Loaded, compile: CompileSchemas<'_>) -> Vec<Problem> {
-    let file_of = |event_type: &str, files: &BTreeMap<String, PathBuf>| {
-        files.get(event_type).cloned().unwrap_or_else(|| PathBuf::from(event_type))
-    };
-    let problem = |found: SchemaProblem| {
-        let file = file_of(&found.event_type, &loaded.schema_files);
-        Problem::of_file(&file, format!("the schema cannot be used: {}", found.reason))
-    };
-    compile(&loaded.registry).into_iter().map(problem).collect()
-}
-
 /// That the certificates the registry names would be let in today.
 fn client_certificates(verifier: &Verifier, files: &BTreeSet<PathBuf>, now: UnixTime) -> Vec<Problem> {
     let check = |file: &PathBuf| {
@@ -87,8 +84,8 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
-    fn check_now(dir: &Path, compile: CompileSchemas<'_>) -> Vec<String> {
-        let problems = check(&dev::config_file(dir), UnixTime::now(), compile);
+    fn check_now(dir: &Path) -> Vec<String> {
+        let problems = check(&dev::config_file(dir), UnixTime::now());
         problems
             .iter()
             .map(|problem| problem.to_string().replace(&format!("{}/", dir.display()), ""))
@@ -102,7 +99,7 @@ mod tests {
         fs::write(dir.path().join("pki/server.key"), "").unwrap();
         fs::write(dir.path().join("registry/types/Demo.Load.Blob.Created.toml"), "nam = 1\n").unwrap();
         fs::write(dir.path().join("registry/schemas/Demo.Load.Record.Created.json"), "{").unwrap();
-        let found = check_now(dir.path(), &|_| unreachable!("a broken registry has no schemas"));
+        let found = check_now(dir.path());
         assert_eq!(found.len(), 4, "{found:#?}");
         assert!(found[0].starts_with("pki/server.key: expected a private key"), "{found:#?}");
         assert!(found[1].starts_with("registry/schemas/Demo.Load.Record.Created.json:1:1: expected JSON"));
@@ -118,14 +115,11 @@ mod tests {
     fn a_schema_that_does_not_compile_is_reported_at_its_file() {
         let dir = tempfile::tempdir().unwrap();
         dev::scaffold(dir.path(), 0).unwrap();
-        let compile = |_: &Registry| {
-            vec![SchemaProblem { event_type: "MS.eCMND.Person.Born".into(), reason: "a reason".into() }]
-        };
-        let found = check_now(dir.path(), &compile);
-        assert_eq!(
-            found,
-            ["registry/schemas/MS.eCMND.Person.Born.json: the schema cannot be used: a reason"]
-        );
+        let schema = dir.path().join("registry/schemas/MS.eCMND.Person.Born.json");
+        fs::write(schema, r#"{"type": "objekt"}"#).unwrap();
+        let found = check_now(dir.path());
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with("registry/schemas/MS.eCMND.Person.Born.json: the schema cannot be used: "));
     }
 
     #[test]
@@ -135,12 +129,12 @@ mod tests {
         dev::scaffold(dir.path(), 0).unwrap();
         dev::scaffold(other.path(), 0).unwrap();
         fs::copy(other.path().join("pki/asp.pem"), dir.path().join("pki/asp.pem")).unwrap();
-        let found = check_now(dir.path(), &|_| Vec::new());
+        let found = check_now(dir.path());
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(found[0].contains("pki/asp.pem: the client certificate"), "{found:#?}");
         let later =
             UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + 11 * 365 * 86_400));
-        let found = check(&dev::config_file(dir.path()), later, &|_| Vec::new());
+        let found = check(&dev::config_file(dir.path()), later);
         assert!(found.iter().any(|problem| problem.message.contains("expired")), "{found:#?}");
     }
 

@@ -6,6 +6,7 @@ use super::client_file::Clients;
 use super::model::Registry;
 use super::type_file::{Schemas, Types};
 use crate::config::{Problem, Storage};
+use crate::schema::SchemaProblem;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,18 @@ pub struct Loaded {
     pub schema_files: BTreeMap<String, PathBuf>,
     /// The certificate files that clients name.
     pub certificate_files: BTreeSet<PathBuf>,
+}
+
+impl Loaded {
+    /// What is wrong with schemas, as problems of their files.
+    pub fn schema_problems(&self, found: &[SchemaProblem]) -> Vec<Problem> {
+        let problem = |found: &SchemaProblem| {
+            let named = self.schema_files.get(&found.event_type);
+            let file = named.cloned().unwrap_or_else(|| PathBuf::from(&found.event_type));
+            Problem::of_file(&file, format!("the schema cannot be used: {found}"))
+        };
+        found.iter().map(problem).collect()
+    }
 }
 
 /// Reads the registry in `dir`. `storage` bounds the limits that a client or a type may set.

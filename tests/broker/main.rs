@@ -1,0 +1,6 @@
+//! Whole-broker tests: one process a test, real sockets, real TLS, real files.
+
+mod consuming;
+mod harness;
+mod producing;
+mod restarting;
