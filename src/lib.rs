@@ -2,5 +2,7 @@
 
 pub mod event;
 pub mod id;
+pub mod ingress;
 pub mod journal;
 pub mod registry;
+pub mod schema;
