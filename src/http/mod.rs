@@ -1,0 +1,24 @@
+//! HTTP as the broker speaks it: messages that know no version, and the HTTP/1.1 protocol that carries them.
+//!
+//! ```text
+//! bytes ──h1::Parser──▶ Request ──(api)──▶ Response ──h1::Exchange::encode──▶ bytes
+//! ```
+//!
+//! Everything here is sans-IO: bytes and the time go in, values and bytes come out; no socket, no clock, no thread.
+//! [`Request`], [`Response`] and [`Headers`] carry nothing of HTTP/1.1, so that another version of the protocol can use
+//! them as they are. This module never knows a client, an event or a route.
+
+pub mod accept;
+pub mod date;
+pub mod h1;
+mod headers;
+pub mod media;
+mod problem;
+pub mod query;
+mod request;
+mod response;
+
+pub use headers::{Headers, Repeated};
+pub use problem::{Problem, ProblemError};
+pub use request::{Method, Request, Version};
+pub use response::{Response, Status};
