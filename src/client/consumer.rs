@@ -175,7 +175,7 @@ impl Consumer {
 
     /// From now on nothing waits: [`Consumer::poll`] instead of [`Consumer::next`].
     pub fn set_nonblocking(&mut self) -> Result<(), Error> {
-        Ok(self.socket.get_mut().set_nonblocking()?)
+        Ok(self.socket.get_mut().set_nonblocking(true)?)
     }
 
     /// Whether bytes wait for the socket to take them.
@@ -192,11 +192,12 @@ impl Consumer {
     /// unconfirmed.
     pub fn close(mut self) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
-        if self.socket.close(Some(frame)).is_err() {
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let stream = self.socket.get_mut();
+        let waits = stream.set_nonblocking(false).and_then(|()| stream.wait_at_most(CLOSE_PATIENCE));
+        if waits.is_err() || self.socket.close(Some(frame)).is_err() {
             return;
         }
-        let deadline = Instant::now() + CLOSE_PATIENCE;
-        let _ = self.socket.get_mut().wait_at_most(CLOSE_PATIENCE);
         while Instant::now() < deadline && matches!(self.step(), Ok(Step::Event(_) | Step::Control)) {}
     }
 }

@@ -87,18 +87,14 @@ impl Stream {
     /// only before they close (RFC 9112 section 9.5).
     pub fn has_ended(&mut self) -> bool {
         let silent = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        let ended = self.switch_blocking(false).is_err() || !self.read(&mut [0]).is_err_and(silent);
-        self.switch_blocking(true).is_err() || ended
+        let ended = self.set_nonblocking(true).is_err() || !self.read(&mut [0]).is_err_and(silent);
+        self.set_nonblocking(false).is_err() || ended
     }
 
-    /// From now on reads and flushes return `WouldBlock` at once instead of waiting.
-    pub fn set_nonblocking(&mut self) -> io::Result<()> {
-        self.switch_blocking(false)
-    }
-
-    fn switch_blocking(&mut self, blocking: bool) -> io::Result<()> {
-        self.blocking = blocking;
-        self.socket.get_ref().set_nonblocking(!blocking)
+    /// Whether reads and flushes return `WouldBlock` at once instead of waiting.
+    pub fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
+        self.blocking = !nonblocking;
+        self.socket.get_ref().set_nonblocking(nonblocking)
     }
 
     /// Whether reads and flushes wait.
