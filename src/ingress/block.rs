@@ -40,6 +40,19 @@ pub(super) struct Builder {
 type Identity = std::hash::BuildHasherDefault<Hashed>;
 
 impl Block {
+    /// The block that these records make, which lie one after the other and are sound.
+    pub fn of_records(bytes: Vec<u8>) -> Self {
+        let mut block = Self::default();
+        for (start, record) in record::records(&bytes).map_while(Result::ok) {
+            let partition = record.header().partition;
+            block.spans.push(Span { partition, start: start as u32, len: record.stride() as u32 });
+            block.partitions |= 1 << partition.0;
+        }
+        block.count = block.spans.len() as u32;
+        block.bytes = bytes;
+        block
+    }
+
     /// The bytes of the record at `span`.
     pub fn record(&self, span: Span) -> &[u8] {
         &self.bytes[span.start as usize..(span.start + span.len) as usize]

@@ -120,8 +120,9 @@ impl Http1 {
                 // A body that nobody wants is not read: where the next request would begin then is unknown.
                 response.close |= framing != Framing::None;
                 if framing == Framing::None {
-                    drop(self.parser.drop_body(0));
-                    drop(self.parser.advance(&mut &[][..]));
+                    // Without a body both only bring the parser to the next request.
+                    let _ = self.parser.drop_body(0);
+                    let _ = self.parser.advance(&mut &[][..]);
                 }
                 return self.respond(exchange, &response).await.map(Some);
             }

@@ -252,13 +252,13 @@ async fn lead(core: &Rc<Core>, first: First) {
     };
     head.stop(core).or(too_late).await;
     // The main thread waits for this, or has given up waiting.
-    drop(done.send(()));
+    let _ = done.send(());
 }
 
 impl Running {
     /// Waits until the broker was told to stop and has stopped.
     pub fn wait(self) {
         // The head never goes away without saying so.
-        drop(self.done.recv());
+        let _ = self.done.recv();
     }
 }
