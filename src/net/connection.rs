@@ -39,6 +39,8 @@ pub struct Connection {
     tls: Box<ServerConnection>,
     buffers: Rc<Buffers>,
     peer: SocketAddr,
+    /// What came right behind the handshake.
+    early: Vec<u8>,
 }
 
 impl Connection {
@@ -56,7 +58,7 @@ impl Connection {
         let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
         // What is queued is bounded by those who queue it: they flush before they queue more.
         tls.set_buffer_limit(None);
-        let mut connection = Self { deadline, stream, tls: Box::new(tls), buffers, peer };
+        let mut connection = Self { deadline, stream, tls: Box::new(tls), buffers, peer, early: Vec::new() };
         connection.deadline.limit(limit);
         let shaken = connection.shake_hands().await;
         connection.deadline.lift();
@@ -64,6 +66,7 @@ impl Connection {
     }
 
     async fn shake_hands(&mut self) -> io::Result<()> {
+        // A client sends its first request together with the last flight of its handshake.
         let mut early = Vec::new();
         while self.tls.is_handshaking() {
             let received = poll_fn(|cx| self.poll_receive_some(cx, &mut early)).await;
@@ -72,7 +75,8 @@ impl Connection {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        poll_fn(|cx| self.poll_flush(cx)).await
+        self.early = early;
+        self.flush().await
     }
 
     /// The client's address.
@@ -97,19 +101,14 @@ impl Connection {
 
     /// Appends received plain bytes to `into`; 0 means that the client sends no more.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        loop {
-            let before = into.len();
-            drain_plain(&mut self.tls, into)?;
-            if into.len() > before {
-                return Poll::Ready(Ok(into.len() - before));
-            }
+        let before = into.len();
+        into.append(&mut self.early);
+        while into.len() == before {
             if ready!(self.poll_receive_some(cx, into))? == 0 {
-                return Poll::Ready(Ok(0));
-            }
-            if into.len() > before {
-                return Poll::Ready(Ok(into.len() - before));
+                break;
             }
         }
+        Poll::Ready(Ok(into.len() - before))
     }
 
     /// Reads once from the socket and decrypts; gives the number of *encrypted* bytes, 0 at the end.

@@ -84,7 +84,8 @@ fn events_of_one_key_arrive_in_the_order_of_their_acknowledgement() {
 #[test]
 fn a_client_produces_only_what_it_may() {
     let broker = Broker::start();
-    let text = expect(&post_event(&mut broker.connect("asp"), &record("1", 1)), 401);
+    let event = record("1", 1).replace("urn:demo", "urn:asp");
+    let text = expect(&post_event(&mut broker.connect("asp"), &event), 401);
     assert!(text.contains("Demo.Load.Record.Created"), "{text}");
     let text = expect(&post_event(&mut broker.connect("police"), &record("1", 1)), 401);
     assert!(text.contains("not registered as a producer"), "{text}");
