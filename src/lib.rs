@@ -4,3 +4,4 @@ pub mod event;
 pub mod id;
 pub mod journal;
 pub mod registry;
+pub mod state;
