@@ -24,3 +24,4 @@ pub mod schema;
 pub mod server;
 pub mod state;
 pub mod ws;
+pub mod state;
