@@ -24,4 +24,3 @@ pub mod schema;
 pub mod server;
 pub mod state;
 pub mod ws;
-pub mod state;

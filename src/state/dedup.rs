@@ -76,6 +76,11 @@ impl Dedup {
         kept
     }
 
+    /// The frame with everything under way was not written: none of it counts any more.
+    pub fn withdraw(&mut self) {
+        self.pending.clear();
+    }
+
     /// Also notes the event as under way if it is not a repeat.
     fn is_repeat(&mut self, now_ms: u64, record: &Record<'_>) -> bool {
         let window_s = record.header().dedup_window_s;

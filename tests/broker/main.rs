@@ -3,4 +3,8 @@
 mod consuming;
 mod harness;
 mod producing;
+mod operating;
+mod reloading;
 mod restarting;
+mod storing;
+mod transport;
