@@ -128,3 +128,15 @@ fn joining_moves_partitions_without_losing_or_reordering_a_key() {
     }
     assert_eq!(seen.len(), 240);
 }
+
+#[test]
+fn sessions_that_come_and_go_before_their_group_is_known_do_no_harm() {
+    let broker = Broker::start();
+    for _ in 0..20 {
+        for group in ["a", "b", "c"] {
+            drop(broker.consume("demo", group));
+        }
+    }
+    expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 202);
+    assert_eq!(next_event(&mut broker.consume("demo", "a"))["id"], "1");
+}

@@ -30,7 +30,7 @@ fn a_consumer_that_is_given_a_type_gets_its_events_on_the_open_session() {
 fn a_broken_change_is_refused_with_its_reason_and_the_running_registry_stays() {
     let broker = Broker::start();
     let mut producer = broker.connect("demo");
-    broker.reload_with("clients/demo.toml", |text| text.replace("urn:demo", "not a\u{7f}uri") + "\ncolour = \"red\"\n");
+    broker.reload_with("clients/demo.toml", |text| text + "\ncolour = \"red\"\n");
     let log = broker.log();
     assert!(log.contains("demo.toml") && log.contains("colour"), "{log}");
     expect(&post_event(&mut producer, &record("1", 1)), 202);

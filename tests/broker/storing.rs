@@ -34,7 +34,7 @@ fn a_nearly_full_disk_is_503_until_there_is_room_again() {
 
 #[test]
 fn expired_events_go_and_what_a_group_lost_is_counted() {
-    let mut broker = Broker::with(&[("storage", "retention", "\"2s\""), ("storage", "segment_bytes", "\"64 KiB\"")]);
+    let mut broker = Broker::with(&[("storage", "retention", "\"2s\""), ("storage", "segment_bytes", "\"256 KiB\"")]);
     let mut producer = broker.connect("demo");
     let mut consumer = broker.consume("demo", "g");
     let batch: Vec<_> = (0..100).map(|n| keyed(&format!("old-{n}"), "k", n)).collect();
