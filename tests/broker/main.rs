@@ -1,6 +1,7 @@
 //! Whole-broker tests: one process a test, real sockets, real TLS, real files.
 
 mod consuming;
+mod fairness;
 mod harness;
 mod producing;
 mod operating;
