@@ -1,6 +1,8 @@
 //! Consuming by WebSocket: groups, confirms, redelivery, hand-over.
 
-use crate::harness::{Broker, PATIENCE, closed, expect, keyed, next_event, next_ids, post_batch, post_event, record};
+use crate::harness::{
+    Broker, PATIENCE, closed, expect, keyed, next_event, next_ids, post_batch, post_event, record,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -28,7 +30,10 @@ fn every_group_gets_all_events_and_members_of_a_group_share_them() {
         for (consumer, count) in [(&mut a, &mut of_a), (&mut b, &mut 0)] {
             if let Some(delivery) = consumer.next(Duration::from_millis(50)).unwrap() {
                 let event: serde_json::Value = serde_json::from_str(delivery.text()).unwrap();
-                assert!(seen.insert(event["id"].as_str().unwrap().to_owned()), "delivered twice to one group");
+                assert!(
+                    seen.insert(event["id"].as_str().unwrap().to_owned()),
+                    "delivered twice to one group"
+                );
                 *count += 1;
             }
         }

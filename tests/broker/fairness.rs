@@ -1,6 +1,8 @@
 //! One client never hurts another, and nothing grows.
 
-use crate::harness::{Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for};
+use crate::harness::{
+    Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for,
+};
 use nistru::client::Stream;
 use std::io::Write;
 
@@ -22,7 +24,10 @@ fn a_consumer_that_does_not_read_costs_no_memory_and_disturbs_nobody() {
     let mut before = 0;
     for round in 0..60 {
         let batch: Vec<_> = (0..100)
-            .map(|n| record(&format!("{round}-{n}"), n).replace("\"data\":{", &format!("\"data\":{{\"note\":\"{filling}\",")))
+            .map(|n| {
+                record(&format!("{round}-{n}"), n)
+                    .replace("\"data\":{", &format!("\"data\":{{\"note\":\"{filling}\","))
+            })
             .collect();
         expect(&post_batch(&mut producer, &batch), 202);
         next_ids(&mut quick, 100);
@@ -42,7 +47,10 @@ fn slow_and_half_open_clients_do_not_keep_others_waiting() {
     let broker = Broker::with(&[("server", "request_timeout", "\"60s\"")]);
     let mut slow: Vec<_> = (0..50).map(|_| Stream::open(&broker.endpoint("demo")).unwrap()).collect();
     for (at, stream) in slow.iter_mut().enumerate() {
-        let part = ["POST /ce/produce/event HTTP/1.1\r\nHo", "POST /ce/produce/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n["][at % 2];
+        let part = [
+            "POST /ce/produce/event HTTP/1.1\r\nHo",
+            "POST /ce/produce/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n[",
+        ][at % 2];
         stream.write_all(part.as_bytes()).unwrap();
     }
     let mut producer = broker.connect("demo");
@@ -56,7 +64,8 @@ fn slow_and_half_open_clients_do_not_keep_others_waiting() {
 #[test]
 fn connections_that_come_and_go_leave_nothing_behind() {
     let broker = Broker::start();
-    let count = std::env::var("NISTRU_CONNECTS").map_or(400, |text| text.parse().expect("a number of connects"));
+    let count =
+        std::env::var("NISTRU_CONNECTS").map_or(400, |text| text.parse().expect("a number of connects"));
     let come_and_go = |count: usize| {
         for n in 0..count / 2 {
             let mut connection = broker.connect("demo");
@@ -71,7 +80,9 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     let (memory, descriptors) = usage(&broker);
     come_and_go(count);
     let (memory_after, descriptors_after) = usage(&broker);
-    println!("{count} connects: {memory} KiB before, {memory_after} KiB after, {descriptors} and {descriptors_after} descriptors");
+    println!(
+        "{count} connects: {memory} KiB before, {memory_after} KiB after, {descriptors} and {descriptors_after} descriptors"
+    );
     assert!(descriptors_after <= descriptors + 2, "{descriptors} descriptors became {descriptors_after}");
     assert!(memory_after < memory + 2048 + count as u64 / 100, "{memory} KiB became {memory_after} KiB");
 }

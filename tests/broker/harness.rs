@@ -212,7 +212,9 @@ impl Broker {
 
     /// How the client `name` reaches the broker.
     pub fn endpoint(&self, name: &str) -> Endpoint {
-        Endpoint::of_dev(&self.url(), self.dir.path(), name).expect("the client's files are there").patient(PATIENCE)
+        Endpoint::of_dev(&self.url(), self.dir.path(), name)
+            .expect("the client's files are there")
+            .patient(PATIENCE)
     }
 
     /// An HTTP connection of the client `name`.
@@ -231,8 +233,10 @@ impl Broker {
 
     /// What the admin listener answers.
     pub fn admin(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port())).expect("the admin listener accepts");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.admin_port())).expect("the admin listener accepts");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
@@ -243,7 +247,9 @@ impl Broker {
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.admin("/metrics");
         let of_name = |line: &&str| {
-            line.strip_prefix("nistru_").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            line.strip_prefix("nistru_")
+                .and_then(|rest| rest.strip_prefix(name))
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
         text.lines().filter(of_name).filter_map(value).sum()

@@ -3,8 +3,8 @@
 mod consuming;
 mod fairness;
 mod harness;
-mod producing;
 mod operating;
+mod producing;
 mod reloading;
 mod restarting;
 mod storing;

@@ -1,6 +1,8 @@
 //! What operators see: health, metrics, logs, the service manager, the unit.
 
-use crate::harness::{Broker, NISTRU, PATIENCE, expect, keyed, next_ids, post_batch, post_event, record, wait_for};
+use crate::harness::{
+    Broker, NISTRU, PATIENCE, expect, keyed, next_ids, post_batch, post_event, record, wait_for,
+};
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -77,11 +79,14 @@ fn the_service_manager_is_told_of_readiness_life_and_the_end() {
 
 #[test]
 fn the_unit_is_clean() {
-    let Ok(unit) = std::fs::read_to_string("systemd/nistru.service") else { panic!("the unit is in the repository") };
+    let Ok(unit) = std::fs::read_to_string("systemd/nistru.service") else {
+        panic!("the unit is in the repository")
+    };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nistru.service");
     std::fs::write(&path, unit.replace("/usr/bin/nistru", NISTRU)).unwrap();
-    let output = Command::new("systemd-analyze").arg("verify").arg(&path).output().expect("systemd-analyze runs");
+    let output =
+        Command::new("systemd-analyze").arg("verify").arg(&path).output().expect("systemd-analyze runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let about_the_unit: Vec<_> = text.lines().filter(|line| line.contains("nistru.service")).collect();
     assert!(output.status.success() && about_the_unit.is_empty(), "{text}");
@@ -97,7 +102,8 @@ fn a_plain_user_with_little_locked_memory_can_run_the_broker() {
     Command::new("chown").args(["-R", "65534:65534"]).arg(broker.dir()).status().unwrap();
     let binary = broker.dir().join("nistru");
     std::fs::copy(NISTRU, &binary).unwrap();
-    let script = format!("ulimit -l 8192 && {run_as} {} serve --config {}", binary.display(), config.display());
+    let script =
+        format!("ulimit -l 8192 && {run_as} {} serve --config {}", binary.display(), config.display());
     let mut child = Command::new("sh").args(["-c", &script]).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let (said, heard) = std::sync::mpsc::channel();

@@ -42,7 +42,9 @@ fn a_disabled_client_loses_its_sessions_and_its_requests() {
     let mut consumer = broker.consume("demo", "g");
     let mut producer = broker.connect("demo");
     expect(&post_event(&mut producer, &record("1", 1)), 202);
-    broker.reload_with("clients/demo.toml", |text| replace_line(&text, "name", "name = \"Demonstration\"\nenabled = false"));
+    broker.reload_with("clients/demo.toml", |text| {
+        replace_line(&text, "name", "name = \"Demonstration\"\nenabled = false")
+    });
     let (code, reason) = closed(&mut consumer);
     assert!(code == 1008 && reason.contains("disabled"), "{code} {reason}");
     assert!(expect(&post_event(&mut producer, &record("2", 2)), 401).contains("disabled"));
@@ -70,8 +72,11 @@ fn a_changed_schema_counts_from_the_reload_on_without_a_dropped_connection() {
 #[test]
 fn a_new_type_can_be_produced_and_consumed_after_a_reload() {
     let broker = Broker::start();
-    std::fs::write(broker.registry("types/Demo.New.Thing.Made.toml"), "name = \"Demo.New.Thing.Made\"\n").unwrap();
-    broker.reload_with("clients/demo.toml", |text| text.replace("\"Demo.Load.Blob.Created\"]", "\"Demo.Load.Blob.Created\", \"Demo.New.Thing.Made\"]"));
+    std::fs::write(broker.registry("types/Demo.New.Thing.Made.toml"), "name = \"Demo.New.Thing.Made\"\n")
+        .unwrap();
+    broker.reload_with("clients/demo.toml", |text| {
+        text.replace("\"Demo.Load.Blob.Created\"]", "\"Demo.Load.Blob.Created\", \"Demo.New.Thing.Made\"]")
+    });
     let mut consumer = broker.consume("demo", "g");
     let event = invalidated("new").replace("Demo.Load.Blob.Created", "Demo.New.Thing.Made");
     expect(&post_event(&mut broker.connect("demo"), &event), 202);

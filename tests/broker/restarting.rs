@@ -66,7 +66,11 @@ fn the_number_of_cores_may_change_between_runs() {
 #[test]
 fn a_second_broker_on_the_same_directory_is_refused() {
     let broker = Broker::start();
-    let second = Command::new(crate::harness::NISTRU).args(["serve", "--config"]).arg(broker.config_file()).output().unwrap();
+    let second = Command::new(crate::harness::NISTRU)
+        .args(["serve", "--config"])
+        .arg(broker.config_file())
+        .output()
+        .unwrap();
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(text.contains("in use"), "{text}");

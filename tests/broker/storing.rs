@@ -1,6 +1,8 @@
 //! Storage over time: full disks, retention, repeats.
 
-use crate::harness::{Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for};
+use crate::harness::{
+    Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for,
+};
 use crate::transport::replace_line;
 use nistru::journal::disk::{Disk, DiskFile, RealDisk};
 use std::time::Duration;
@@ -34,7 +36,8 @@ fn a_nearly_full_disk_is_503_until_there_is_room_again() {
 
 #[test]
 fn expired_events_go_and_what_a_group_lost_is_counted() {
-    let mut broker = Broker::with(&[("storage", "retention", "\"2s\""), ("storage", "segment_bytes", "\"256 KiB\"")]);
+    let mut broker =
+        Broker::with(&[("storage", "retention", "\"2s\""), ("storage", "segment_bytes", "\"256 KiB\"")]);
     let mut producer = broker.connect("demo");
     let mut consumer = broker.consume("demo", "g");
     let batch: Vec<_> = (0..100).map(|n| keyed(&format!("old-{n}"), "k", n)).collect();
@@ -63,7 +66,11 @@ fn repeats_within_the_window_are_acknowledged_and_not_stored_again_even_across_a
     let mut broker = Broker::prepare(&[]);
     let file = broker.registry("types/Demo.Load.Record.Created.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, replace_line(&text, "name", "name = \"Demo.Load.Record.Created\"\ndeduplicate_for = \"10m\"")).unwrap();
+    std::fs::write(
+        &file,
+        replace_line(&text, "name", "name = \"Demo.Load.Record.Created\"\ndeduplicate_for = \"10m\""),
+    )
+    .unwrap();
     broker.launch();
     for _ in 0..3 {
         expect(&post_event(&mut broker.connect("demo"), &record("same", 1)), 202);

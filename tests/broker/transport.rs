@@ -10,7 +10,8 @@ use std::process::Command;
 /// Makes a client certificate signed by the authority in `ca`, and gives its files.
 fn issue(broker: &Broker, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (PathBuf, PathBuf) {
     let ca_key = KeyPair::from_pem(&std::fs::read_to_string(broker.pki("ca.key")).unwrap()).unwrap();
-    let ca = Issuer::from_ca_cert_pem(&std::fs::read_to_string(broker.pki("ca.pem")).unwrap(), ca_key).unwrap();
+    let ca =
+        Issuer::from_ca_cert_pem(&std::fs::read_to_string(broker.pki("ca.pem")).unwrap(), ca_key).unwrap();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -81,7 +82,9 @@ fn a_strict_broker_refuses_such_certificates_in_the_handshake() {
 #[test]
 fn a_client_may_come_only_from_its_networks() {
     let broker = Broker::start();
-    broker.reload_with("clients/demo.toml", |text| replace_line(&text, "networks", r#"networks = ["192.0.2.0/24"]"#));
+    broker.reload_with("clients/demo.toml", |text| {
+        replace_line(&text, "networks", r#"networks = ["192.0.2.0/24"]"#)
+    });
     let text = expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 401);
     assert!(text.contains("127.0.0.1"), "{text}");
 }
@@ -89,7 +92,10 @@ fn a_client_may_come_only_from_its_networks() {
 /// Replaces the line that begins with `start`.
 pub fn replace_line(text: &str, start: &str, line: &str) -> String {
     assert!(text.lines().any(|old| old.starts_with(start)), "no line {start} in:\n{text}");
-    text.lines().map(|old| if old.starts_with(start) { line } else { old }).map(|line| format!("{line}\n")).collect()
+    text.lines()
+        .map(|old| if old.starts_with(start) { line } else { old })
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[test]
@@ -115,7 +121,10 @@ fn openssl_speaks_both_tls_versions_and_never_gets_a_ticket() {
             })
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("404 Not Found") && text.contains("Verify return code: 0"), "{version}: {text}");
+        assert!(
+            text.contains("404 Not Found") && text.contains("Verify return code: 0"),
+            "{version}: {text}"
+        );
         assert!(!text.contains("TLS session ticket:"), "{version}: {text}");
     }
 }
@@ -142,7 +151,8 @@ fn ambiguous_requests_are_400_and_end_the_connection() {
         ("a bad chunk size", "Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"),
         ("an unknown coding", "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
     ] {
-        let answer = raw(&broker, format!("{head}{rest}GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let answer =
+            raw(&broker, format!("{head}{rest}GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{what}: what followed was answered: {answer}");
     }
@@ -157,9 +167,13 @@ fn pipelined_requests_are_answered_in_order() {
             body.len()
         )
     };
-    let requests = post(&record("1", 1)) + &post("{}") + &post(&record("2", 2)) + "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let requests = post(&record("1", 1))
+        + &post("{}")
+        + &post(&record("2", 2))
+        + "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer = raw(&broker, requests.as_bytes());
-    let statuses: Vec<_> = answer.match_indices("HTTP/1.1 ").map(|(at, _)| &answer[at + 9..at + 12]).collect();
+    let statuses: Vec<_> =
+        answer.match_indices("HTTP/1.1 ").map(|(at, _)| &answer[at + 9..at + 12]).collect();
     assert_eq!(statuses, ["202", "400", "202", "404"], "{answer}");
 }
 
@@ -181,7 +195,9 @@ fn a_body_that_is_waited_for_is_asked_for_and_one_that_is_too_long_is_not() {
     let broker = Broker::start();
     let event = record("1", 1);
     let head = |length: usize| {
-        format!("POST /ce/produce/event HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/cloudevents+json\r\nContent-Length: {length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+        format!(
+            "POST /ce/produce/event HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/cloudevents+json\r\nContent-Length: {length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
     };
     let mut stream = Stream::open(&broker.endpoint("demo")).unwrap();
     stream.write_all(head(event.len()).as_bytes()).unwrap();
@@ -224,7 +240,8 @@ fn problem_details_are_given_to_whoever_asks_for_them() {
 
 #[test]
 fn a_request_that_takes_too_long_is_answered_408_and_an_idle_connection_is_closed() {
-    let broker = Broker::with(&[("server", "request_timeout", "\"1s\""), ("server", "idle_timeout", "\"1s\"")]);
+    let broker =
+        Broker::with(&[("server", "request_timeout", "\"1s\""), ("server", "idle_timeout", "\"1s\"")]);
     assert!(raw(&broker, b"POST /ce/produce/event HTTP/1.1\r\nHost: lo").starts_with("HTTP/1.1 408 "));
     assert_eq!(raw(&broker, b""), "");
 }

@@ -64,9 +64,16 @@ impl History {
 
     /// `rest` are the ids that the group still got, and confirmed, after everything had calmed down.
     pub fn check_consumed(&self, stored: &[Event], rest: &BTreeSet<String>) {
-        let skipped: Vec<_> =
-            stored.iter().filter(|event| !self.confirmed.contains(&event.id) && !rest.contains(&event.id)).collect();
-        assert!(skipped.is_empty(), "the cursor passed {} unconfirmed events, the first is {:?}", skipped.len(), skipped[0]);
+        let skipped: Vec<_> = stored
+            .iter()
+            .filter(|event| !self.confirmed.contains(&event.id) && !rest.contains(&event.id))
+            .collect();
+        assert!(
+            skipped.is_empty(),
+            "the cursor passed {} unconfirmed events, the first is {:?}",
+            skipped.len(),
+            skipped[0]
+        );
     }
 }
 

@@ -41,7 +41,9 @@ impl Chance {
 impl Target<'_> {
     fn endpoint(&self) -> Endpoint {
         let url = format!("https://localhost:{}", self.port.load(Relaxed));
-        Endpoint::of_dev(&url, self.dir, "demo").expect("the client's files are there").patient(Duration::from_secs(5))
+        Endpoint::of_dev(&url, self.dir, "demo")
+            .expect("the client's files are there")
+            .patient(Duration::from_secs(5))
     }
 
     fn is_done(&self) -> bool {
@@ -81,7 +83,9 @@ pub fn produce(target: Target<'_>, producer: usize, mut chance: Chance) {
 /// Consumes and confirms now and then until the test is done.
 pub fn consume(target: Target<'_>, group: &str, mut chance: Chance) {
     while !target.is_done() {
-        let Ok(mut consumer) = Consumer::open(&target.endpoint(), &Subscription::group(group)) else { continue };
+        let Ok(mut consumer) = Consumer::open(&target.endpoint(), &Subscription::group(group)) else {
+            continue;
+        };
         let mut received = Vec::new();
         while let Ok(delivery) = consumer.next(Duration::from_millis(50)) {
             if target.is_done() {
@@ -102,7 +106,8 @@ pub fn consume(target: Target<'_>, group: &str, mut chance: Chance) {
 
 /// Everything a fresh group gets: at least `expected` events, and then until nothing more comes.
 pub fn read_all(endpoint: &Endpoint, group: &str, expected: usize, patience: Duration) -> Vec<Event> {
-    let mut consumer = Consumer::open(endpoint, &Subscription::group(group)).expect("the broker accepts a consumer");
+    let mut consumer =
+        Consumer::open(endpoint, &Subscription::group(group)).expect("the broker accepts a consumer");
     let mut events = Vec::new();
     let deadline = Instant::now() + patience;
     loop {
