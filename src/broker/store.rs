@@ -7,10 +7,11 @@ use crate::event::record::records;
 use crate::id::Partition;
 use crate::journal::ClusterId;
 use crate::journal::command::{Command, commands};
-use crate::journal::disk::RealDisk;
+use crate::journal::disk::{Disk, RealDisk};
 use crate::journal::frame::FrameKind;
+use crate::journal::quarantine::{self, Quarantined};
 use crate::journal::random_nonce;
-use crate::journal::recovery::{self, Layout, Recovered};
+use crate::journal::recovery::{self, Layout, Recovered, RecoveryError};
 use crate::journal::sequencer::Sequencer;
 use crate::partition::{self, End, Identity};
 use crate::state::State;
@@ -102,8 +103,8 @@ fn open_journal(settings: &Storage, genesis: &Genesis, state: &State) -> Result<
     let dir = settings.dir.join("journal");
     let layout = Layout { cluster: genesis.cluster, file_bytes: settings.journal_file_bytes };
     let after = state.applied();
-    let recovered =
-        recovery::recover(&RealDisk, &dir, &layout, &after, &mut random_nonce).map_err(in_dir(&dir))?;
+    let recovered = recovery::recover(&RealDisk, &dir, &layout, &after, &mut random_nonce)
+        .map_err(|error| in_dir(&dir)(with_way_out(&error)))?;
     if let Some(torn) = recovered.torn_tail() {
         tracing::warn!(
             ?torn,
@@ -111,6 +112,39 @@ fn open_journal(settings: &Storage, genesis: &Genesis, state: &State) -> Result<
         );
     }
     Ok(recovered)
+}
+
+/// Damage needs an operator's decision, and the way to carry it out.
+fn with_way_out(error: &RecoveryError) -> String {
+    match error {
+        RecoveryError::Damaged(_) | RecoveryError::FileHeader { .. } | RecoveryError::EndsEarly { .. } => {
+            format!("{error}; `nistru quarantine --help` tells how to go on without what is lost")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Moves all damage of the journal aside and tells of each step; how many there were.
+pub fn quarantine(settings: &Storage, mut tell: impl FnMut(&Quarantined)) -> Result<usize, String> {
+    let dir = &settings.dir;
+    let _lock = DirectoryLock::acquire(dir).map_err(in_dir(dir))?;
+    let no_cluster = || ClusterId([0; 16]);
+    if !RealDisk.exists(&dir.join("genesis")) {
+        return Err(format!("data directory {}: there is no broker's data", dir.display()));
+    }
+    let genesis = Genesis::open(&RealDisk, dir, settings.partitions, no_cluster).map_err(in_dir(dir))?;
+    let checkpoint = checkpoint::load(&RealDisk, &dir.join("checkpoint"), &genesis).map_err(in_dir(dir))?;
+    let layout = Layout { cluster: genesis.cluster, file_bytes: settings.journal_file_bytes };
+    let (journal, after) = (dir.join("journal"), checkpoint.state.applied());
+    let mut steps = 0;
+    loop {
+        let step = quarantine::quarantine(&RealDisk, &journal, &layout, &after, random_nonce());
+        match step.map_err(in_dir(&journal))? {
+            Some(step) => tell(&step),
+            None => return Ok(steps),
+        }
+        steps += 1;
+    }
 }
 
 /// Applies the frames after the checkpoint to state and partitions, as they were applied when they were committed.

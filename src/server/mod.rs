@@ -86,6 +86,7 @@ struct First {
 
 /// Starts the broker. Returns when it is recovered and listening, or with every reason why it cannot.
 pub fn start(config: Config) -> Result<Running, Vec<String>> {
+    end_with_any_panic();
     let manager =
         Manager::from_environment().map_err(|e| vec![format!("NOTIFY_SOCKET cannot be used: {e}")])?;
     let cpus = executor::allowed_cpus()
@@ -108,6 +109,15 @@ fn recover(config: &Config) -> Result<Store, String> {
     let took_ms = began.elapsed().as_millis() as u64;
     tracing::info!(replayed_frames = store.replayed, took_ms, "storage is recovered");
     Ok(store)
+}
+
+/// A panic on an executor would leave the others waiting for it, and one on a helper thread would leave its caller waiting.
+fn end_with_any_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        crate::broker::abort("a thread panicked");
+    }));
 }
 
 /// Reserves every address; further addresses with port 0 take the port that the first one got.
