@@ -1,5 +1,6 @@
 //! Whole-broker tests: one process a test, real sockets, real TLS, real files.
 
+mod commands;
 mod consuming;
 mod fairness;
 mod harness;
