@@ -365,6 +365,24 @@ mod tests {
         Index::decode(bytes, &IDENTITY, 3)
     }
 
+    /// Written down from the table above by other means, so that a change of the code cannot change the format unnoticed.
+    #[test]
+    fn an_index_file_has_the_documented_bytes() {
+        let expected = "
+            4e 49 53 54 52 49 44 58 01 00 00 00 05 00 00 00
+            03 00 00 00 00 00 00 00 32 00 00 00 00 00 00 00
+            07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07
+            03 00 00 00 88 00 00 00 e8 03 00 00 00 00 00 00
+            ea 03 00 00 00 00 00 00 02 00 00 00 76 49 e8 e0
+            00 00 00 00 c7 91 a1 d9 01 00 00 00 02 00 00 00
+            00 00 00 00 02 00 00 00 02 00 00 00 01 00 00 00
+            01 00 00 00 01 00 00 00 40 00 00 00 50 00 00 00
+            68 00 00 00 00 00 00 00 02 00 00 00 01 00 00 00";
+        let bytes = index_of(&[1, 2, 1]).encode(&IDENTITY, 3, Offset(50));
+        let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes, expected.split_whitespace().collect::<Vec<_>>());
+    }
+
     #[test]
     fn an_index_file_reads_back_whole_and_as_a_summary() {
         for types in [&[][..], &[1], &[1, 2, 1, 9, 1]] {
