@@ -7,6 +7,7 @@
 use super::attributes::{Attributes, Scalar};
 use super::payload::Payload;
 use super::string;
+use super::timestamp::{self, Timestamp};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::ops::Range;
@@ -28,8 +29,13 @@ pub fn estimated_bytes(attributes: &Attributes<'_>, payload: &Payload<'_>) -> us
     payload.delivered_bytes() + attributes + 192
 }
 
-/// Appends the event to `out`. `now` is the `time` of an event that has none.
-pub fn write(out: &mut Vec<u8>, attributes: &Attributes<'_>, payload: &Payload<'_>, now: &str) -> Positions {
+/// Appends the event to `out`. `now_ms`, in Unix milliseconds, is the `time` of an event that has none.
+pub fn write(
+    out: &mut Vec<u8>,
+    attributes: &Attributes<'_>,
+    payload: &Payload<'_>,
+    now_ms: u64,
+) -> Positions {
     let event = out.len();
     out.extend_from_slice(br#"{"specversion":"1.0","source":""#);
     let source = inside(out, event, &attributes.source);
@@ -37,7 +43,7 @@ pub fn write(out: &mut Vec<u8>, attributes: &Attributes<'_>, payload: &Payload<'
     let id = inside(out, event, &attributes.id);
     out.push(b'"');
     member(out, "type", &attributes.kind);
-    member(out, "time", attributes.time.as_ref().map_or(now, |time| &time.text));
+    write_time(out, attributes.time.as_ref(), now_ms);
     let content_type = match &*attributes.data_content_type {
         "" => payload.default_content_type().unwrap_or(""),
         given => given,
@@ -51,6 +57,17 @@ pub fn write(out: &mut Vec<u8>, attributes: &Attributes<'_>, payload: &Payload<'
     }
     write_payload(out, payload);
     Positions { source, id }
+}
+
+fn write_time(out: &mut Vec<u8>, time: Option<&Timestamp<'_>>, now_ms: u64) {
+    match time {
+        Some(time) => member(out, "time", &time.text),
+        None => {
+            out.extend_from_slice(b",\"time\":\"");
+            out.extend_from_slice(&timestamp::utc(now_ms));
+            out.push(b'"');
+        }
+    }
 }
 
 fn inside(out: &mut Vec<u8>, event: usize, text: &str) -> Range<usize> {
@@ -129,9 +146,9 @@ fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use super::*;
     use crate::event::json::Tape;
-    use crate::event::timestamp::Timestamp;
 
-    const NOW: &str = "2026-01-01T00:00:00.000Z";
+    const NOW: &str = "2024-02-29T12:34:56.789Z";
+    const NOW_MS: u64 = 1_709_210_096_789;
 
     fn attributes() -> Attributes<'static> {
         let mut attributes = Attributes::default();
@@ -145,7 +162,7 @@ mod tests {
 
     fn written(attributes: &Attributes<'_>, payload: &Payload<'_>) -> String {
         let mut out = b"before".to_vec();
-        let positions = write(&mut out, attributes, payload, NOW);
+        let positions = write(&mut out, attributes, payload, NOW_MS);
         let event = &out[6..];
         assert_eq!(&event[positions.source], "urn:ă".as_bytes());
         assert_eq!(&event[positions.id], br#"i\"1"#);

@@ -93,6 +93,11 @@ pub enum Problem {
 }
 
 impl Tape {
+    /// A tape with room for what a text of so many bytes usually needs, and not much more.
+    pub fn for_text(bytes: usize) -> Self {
+        Self { nodes: Vec::with_capacity((bytes / 16).min(1024) + 16) }
+    }
+
     /// Reads the value at the start of `bytes`, whitespace before it allowed, and tells where it ends.
     /// Needs less than 4 GiB of input.
     pub fn read<'a>(&'a mut self, bytes: &'a [u8]) -> Result<(Document<'a>, usize), JsonError> {

@@ -8,7 +8,6 @@ use super::rules::Event;
 use super::structured;
 use crate::event::json::{self, Tape};
 use crate::event::media_type::MediaType;
-use crate::event::timestamp;
 use crate::registry::model::{Client, EventType, Producer, Registry};
 use crate::schema::SchemaSet;
 use std::num::NonZeroU8;
@@ -48,8 +47,6 @@ pub struct Authority<'a> {
 pub struct Admission<'a> {
     authority: Authority<'a>,
     produced: Produced<'a>,
-    /// `time` of the events that have none.
-    now: String,
     tape: Tape,
     builder: Builder,
     faults: Faults,
@@ -83,8 +80,7 @@ impl<'a> Admission<'a> {
         Self {
             authority,
             produced,
-            now: timestamp::utc(authority.settings.now_ms),
-            tape: Tape::default(),
+            tape: Tape::for_text(body),
             builder: Builder::new(body + body / 8 + 256),
             faults: Faults::default(),
             progress: Progress::New,
@@ -135,7 +131,7 @@ impl<'a> Admission<'a> {
     }
 
     fn raw(&mut self) -> Result<(), Fault> {
-        let Self { authority, produced, now, tape, builder, faults, progress } = self;
+        let Self { authority, produced, tape, builder, faults, progress } = self;
         *progress = Progress::Finished;
         let content = binary::content(produced)?;
         let document = match content {
@@ -143,18 +139,18 @@ impl<'a> Admission<'a> {
             _ => None,
         };
         let event = binary::read(produced, content, document.as_ref());
-        let mut taker = Taker { authority, now, builder, faults };
+        let mut taker = Taker { authority, builder, faults };
         taker.take(None, || binary::id(produced), event);
         Ok(())
     }
 
     fn single(&mut self) -> Result<(), Fault> {
-        let Self { authority, produced, now, tape, builder, faults, progress } = self;
+        let Self { authority, produced, tape, builder, faults, progress } = self;
         *progress = Progress::Finished;
         check_content_type(produced)?;
         let document = tape.read_all(produced.body).map_err(malformed_json)?;
         let root = document.root();
-        let mut taker = Taker { authority, now, builder, faults };
+        let mut taker = Taker { authority, builder, faults };
         taker.take(None, || structured::id(root), structured::read(root));
         Ok(())
     }
@@ -194,13 +190,13 @@ impl<'a> Admission<'a> {
 
     /// Takes the event at `at` and tells where it ends.
     fn batched_event(&mut self, at: usize, index: u32) -> Result<usize, Fault> {
-        let Self { authority, produced, now, tape, builder, faults, .. } = self;
+        let Self { authority, produced, tape, builder, faults, .. } = self;
         let (document, length) = tape.read(&produced.body[at..]).map_err(|mut error| {
             error.at += at;
             malformed_json(error)
         })?;
         let root = document.root();
-        let mut taker = Taker { authority, now, builder, faults };
+        let mut taker = Taker { authority, builder, faults };
         if taker.take(Some(index), || structured::id(root), structured::read(root)) {
             taker.refuse_repeated(index, root);
         }
@@ -221,7 +217,6 @@ impl<'a> Admission<'a> {
 /// Puts events into the block, or what is wrong with them to the faults.
 struct Taker<'t, 'a> {
     authority: &'t Authority<'a>,
-    now: &'t str,
     builder: &'t mut Builder,
     faults: &'t mut Faults,
 }
@@ -251,7 +246,7 @@ impl<'t, 'a> Taker<'t, 'a> {
     /// Appends the event, then holds it against its schema: by then its size is known to be bounded.
     fn append(&mut self, event: &Event<'_>) -> Result<Vec<Fault>, Fault> {
         let event_type = event.judge(self.authority)?;
-        self.builder.append(|out| event.encode(event_type, self.authority, self.now, out))?;
+        self.builder.append(|out| event.encode(event_type, self.authority, out))?;
         Ok(event.schema_faults(event_type, self.authority))
     }
 

@@ -49,9 +49,8 @@ pub(super) fn read<'a>(
     json: Option<&'a Document<'a>>,
 ) -> Result<Event<'a>, Fault> {
     let mut attributes = attributes(produced)?;
-    if content.is_some() {
-        let text = produced.content_type.and_then(|header| std::str::from_utf8(header).ok());
-        attributes.data_content_type = Cow::Borrowed(text.unwrap_or_default());
+    if let Some(Ok(header)) = produced.content_type.map(std::str::from_utf8) {
+        attributes.set("datacontenttype".into(), Scalar::Text(header.into()))?;
     }
     attributes.check()?;
     let payload = match (content, json) {

@@ -6,7 +6,7 @@ use crate::id::Partition;
 use ahash::RandomState;
 use std::collections::HashMap;
 
-/// All events of one request, ready to be made durable together.
+/// All events of one request, ready to be made durable together. Empty for an empty batch.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Records as [`crate::event::record`] describes them, one after the other.

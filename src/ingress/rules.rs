@@ -92,12 +92,11 @@ impl Event<'_> {
         &self,
         event_type: &EventType,
         authority: &Authority<'_>,
-        now: &str,
         out: &mut Vec<u8>,
     ) -> Result<RecordHeader, Fault> {
         let start = out.len();
         out.reserve(encode::estimated_bytes(&self.attributes, &self.payload));
-        let positions = encode::write(out, &self.attributes, &self.payload, now);
+        let positions = encode::write(out, &self.attributes, &self.payload, authority.settings.now_ms);
         let (delivered, limit) =
             (out.len() - start + OFFSET_BYTES_MAX, authority.event_bytes_max(event_type));
         if delivered > limit {

@@ -143,6 +143,23 @@ mod tests {
     }
 
     #[test]
+    fn formats_are_checked_where_the_draft_says_so() {
+        let date = |dialect: &str| json!({"$schema": dialect, "format": "date"});
+        for dialect in ["http://json-schema.org/draft-06/schema#", "http://json-schema.org/draft-07/schema#"]
+        {
+            assert!(
+                fits(date(dialect), r#""2024-02-29""#) && !fits(date(dialect), r#""2023-02-29""#),
+                "{dialect}"
+            );
+        }
+        for dialect in
+            ["https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/schema"]
+        {
+            assert!(fits(date(dialect), r#""tomorrow""#), "{dialect}");
+        }
+    }
+
+    #[test]
     fn numbers_mean_what_they_say_beyond_doubles() {
         assert!(fits(json!({"type": "integer"}), "1.0") && fits(json!({"type": "integer"}), "1e2"));
         assert!(fits(json!({"type": "integer"}), "123456789012345678901234567890"));
