@@ -1,5 +1,6 @@
 //! The commands of the `nistru` binary, one module each.
 
+pub mod check;
 pub mod consume;
 pub mod outcome;
 pub mod produce;
