@@ -5,8 +5,8 @@ use crate::measure::Flow;
 use crate::run::Run;
 use crate::stamp::{RunMark, Stamp};
 use nistru::client::{Consumer, Delivery, Error};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::event::Timespec;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

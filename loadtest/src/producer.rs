@@ -167,6 +167,17 @@ impl Producer {
         self.next_sequence
     }
 
+    /// How many events were due before `end_ns` and are not sent. Without a rate nothing is ever overdue.
+    pub fn unsent(&self, end_ns: u64) -> u64 {
+        match self.schedule {
+            Schedule::WhenAnswered { .. } => 0,
+            Schedule::Rate { interval_ns, .. } => {
+                let overdue_ns = end_ns.saturating_sub(self.schedule.due_ns());
+                (overdue_ns as f64 / interval_ns).ceil() as u64 * self.batch
+            }
+        }
+    }
+
     /// The events whose answer did not come.
     pub fn unanswered(&self) -> std::ops::Range<u64> {
         self.in_flight.map_or(0..0, |request| request.first_sequence..self.next_sequence)

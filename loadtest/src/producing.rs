@@ -5,10 +5,10 @@ use crate::measure::{Flow, Problems, Window, note_problem};
 use crate::producer::{Answered, Producer};
 use crate::run::Run;
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::event::Timespec;
 use std::sync::atomic::Ordering;
 
 /// Longest wait in which a wish to stop is not seen.
@@ -21,6 +21,8 @@ const EVENTS_AT_ONCE: usize = 256;
 /// What became of the events of one thread's producers.
 pub struct Produced {
     pub flow: Flow,
+    /// Events that were due before the end of the window and never sent, because the answers before them came late.
+    pub unsent: u64,
     pub sent: Sent,
     pub problems: Problems,
 }
@@ -29,6 +31,7 @@ impl Produced {
     /// Adds what another thread's producers did.
     pub fn merge(&mut self, other: Self) {
         self.flow.merge(&other.flow);
+        self.unsent += other.unsent;
         for (sum, sent) in self.sent.sent.iter_mut().zip(other.sent.sent) {
             *sum += sent;
         }
@@ -63,7 +66,7 @@ pub fn drive(producers: Vec<Producer>, total: usize, run: &Run) -> Result<Produc
         epoll::add(&epoll, producer, EventData::new_u64(index as u64), EventFlags::IN)?;
     }
     let sent = Sent { sent: vec![0; total], ..Sent::default() };
-    let produced = Produced { flow: Flow::new(), sent, problems: Problems::new() };
+    let produced = Produced { flow: Flow::new(), unsent: 0, sent, problems: Problems::new() };
     let member = |producer| Member { producer, is_active: true, awaits_room: false };
     let producers = producers.into_iter().map(member).collect();
     Driver { run, window: run.window(), epoll, producers, produced }.drive()
@@ -117,6 +120,9 @@ impl Driver<'_> {
     }
 
     fn handle(&mut self, index: usize, flags: EventFlags) -> Result<(), Errno> {
+        if !self.producers[index].is_active {
+            return self.forget(index);
+        }
         if flags.contains(EventFlags::OUT) {
             let result = self.producers[index].producer.flush();
             self.give_up_on_error(index, result);
@@ -130,7 +136,7 @@ impl Driver<'_> {
                 Err(error) => self.give_up_on_error(index, Err(error)),
             }
         }
-        if self.producers[index].is_active { Ok(()) } else { self.forget(index) }
+        Ok(())
     }
 
     fn answered(&mut self, index: usize, answered: &Answered, now_ns: u64) {
@@ -172,6 +178,7 @@ impl Driver<'_> {
         epoll::modify(&self.epoll, &member.producer, EventData::new_u64(index as u64), flags)
     }
 
+    /// The end of a connection that nobody uses any more is no event.
     fn forget(&mut self, index: usize) -> Result<(), Errno> {
         match epoll::delete(&self.epoll, &self.producers[index].producer) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -182,6 +189,7 @@ impl Driver<'_> {
     fn finish(self) -> Produced {
         let mut produced = self.produced;
         for Member { producer, .. } in &self.producers {
+            produced.unsent += producer.unsent(self.window.end_ns);
             produced.sent.sent[producer.number] = producer.sent();
             produced.sent.unknown.extend(producer.unanswered().map(|sequence| (producer.number, sequence)));
         }

@@ -20,6 +20,8 @@ pub struct Report {
     /// From the moment a request was to be sent to the arrival of each of its events, over all groups.
     pub consumed: Option<Summary>,
     pub sent: u64,
+    /// Events that were due and never sent, because the answers before them came late. Their latency is not measured.
+    pub unsent: u64,
     pub refused: u64,
     /// Events whose answer never came.
     pub unanswered: u64,
@@ -71,6 +73,7 @@ impl Report {
             requests_per_s: produced.flow.events as f64 / load.batch as f64 / window.seconds(),
             consumed: (!groups.is_empty()).then(|| consumed.summary(window)),
             sent: produced.sent.sent.iter().sum(),
+            unsent: produced.unsent,
             refused: produced.sent.refused.len() as u64,
             unanswered: produced.sent.unknown.len() as u64,
             groups,
@@ -127,7 +130,11 @@ impl fmt::Display for Report {
         if let Some(usage) = self.broker_usage {
             write_usage(f, "broker", usage, self.settings.seconds)?;
         }
-        writeln!(f, "sent {}, refused {}, unanswered {}", self.sent, self.refused, self.unanswered)?;
+        writeln!(
+            f,
+            "sent {}, due but not sent {}, refused {}, unanswered {}",
+            self.sent, self.unsent, self.refused, self.unanswered
+        )?;
         for (number, verdict) in self.groups.iter().enumerate() {
             let Verdict { received, repeated, lost, out_of_order, unexpected } = verdict;
             let word = if verdict.is_good() { "good" } else { "BROKEN" };

@@ -204,7 +204,7 @@ impl<'scope> Course<'scope, '_> {
 
     fn collect(&self, producing: Producing<'scope>) -> Produced {
         let sent = Sent { sent: vec![0; self.load.producers], ..Sent::default() };
-        let mut all = Produced { flow: Flow::new(), sent, problems: Problems::new() };
+        let mut all = Produced { flow: Flow::new(), unsent: 0, sent, problems: Problems::new() };
         for thread in producing {
             match thread.join().expect("a producers' thread panicked") {
                 Ok(produced) => all.merge(produced),
