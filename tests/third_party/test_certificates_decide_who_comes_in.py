@@ -11,11 +11,10 @@ from websockets.sync.client import connect
 
 from broker import PATIENCE, tls
 from events import EVENT, STRUCTURED, assert_clear, assert_refused, assert_stored, encode, record
-from sessions import SUB_PROTOCOL, address, post, produce, producer
+from sessions import SUB_PROTOCOL, address, consume, next_event, post, produce, producer
 
 CLIENT = "extendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\nbasicConstraints=CA:FALSE\n"
 AUTHORITY = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
-DAY = "%y%m%d%H%M%SZ"
 
 
 def openssl(*arguments):
@@ -64,9 +63,7 @@ async def test_a_client_with_its_certificate_comes_in_by_either_tls_version(shar
     connector = aiohttp.TCPConnector(ssl=shared_broker.tls("demo", version))
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(PATIENCE)) as session:
         async with session.post(shared_broker.url + EVENT, data=encode(record(1)), headers=STRUCTURED) as answer:
-            assert answer.status == 202
-            spoken = answer.connection.transport.get_extra_info("ssl_object").version() if answer.connection else None
-    assert spoken in (None, version.name.replace("_", ".").replace("TLSv", "TLSv"))
+            assert (answer.status, await answer.read()) == (202, b"")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -144,8 +141,6 @@ def test_a_consumer_may_not_produce_nor_a_producer_send_what_is_not_its_own(shar
 
 
 def test_the_published_examples_go_from_their_producers_to_their_consumers(broker):
-    from sessions import consume, next_event
-
     invalidated = record(1, source="urn:asp", type="ASP.RST.VP.Invalidated", data={"IDNP": "2000000000001", "Number": "A1"})
     child = {"ChildIDNP": "2" * 13, "MotherIDNP": "3" * 13, "HospitalID": 7, "CaseID": 8, "EventReason": "birth"}
     born = record(2, source="urn:ms", type="MS.eCMND.Person.Born", data=child)
