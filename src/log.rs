@@ -35,7 +35,8 @@ struct Line {
 
 /// Starts logging for the process. `level` is a filter such as `info` or `nistru=debug,info`.
 pub fn start(level: &str, format: Format) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|e| format!("log level {level:?}: {e}"))?;
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(level).map_err(|e| format!("log level {level:?}: {e}"))?;
     let (lines, received) = sync_channel(WAITING_LINES_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let queue = Queue { lines, dropped: dropped.clone() };
@@ -45,7 +46,9 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
         .map_err(|e| format!("the log thread does not start: {e}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue);
     match format {
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
         Format::Text => builder.with_target(false).with_ansi(false).try_init(),
     }
     .map_err(|e| format!("logging does not start: {e}"))
@@ -56,7 +59,10 @@ fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
     while let Ok(line) = lines.recv() {
         let missing = dropped.swap(0, Relaxed);
         if missing > 0 {
-            tracing::warn!(lines = missing, "log lines were dropped because the reader of stderr is too slow");
+            tracing::warn!(
+                lines = missing,
+                "log lines were dropped because the reader of stderr is too slow"
+            );
         }
         // Nothing can be said about a stderr that does not take what is said.
         drop(stderr.write_all(&line));

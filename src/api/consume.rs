@@ -92,7 +92,8 @@ impl Consumer {
 
     fn start(&mut self) {
         self.connection.deadline().lift();
-        self.membership = Some(self.core.join(self.wanted.client, self.wanted.events.then_some(&self.wanted.group)));
+        self.membership =
+            Some(self.core.join(self.wanted.client, self.wanted.events.then_some(&self.wanted.group)));
         if let Err(close) = self.look_up_rights() {
             self.close(&close);
         }
@@ -135,14 +136,18 @@ impl Consumer {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Assign { partition, epoch, from } => self.session.assigned(partition, epoch, from),
-            Notice::Revoke { partition, epoch } => self.session.revoke(partition, epoch, self.core.uptime_ms()),
+            Notice::Revoke { partition, epoch } => {
+                self.session.revoke(partition, epoch, self.core.uptime_ms())
+            }
             Notice::Fetched { fetch, next, events } => self.session.fetched(fetch, next, events),
             Notice::RegistryChanged => match self.look_up_rights() {
                 Ok(()) => self.session.reread(),
                 Err(close) => self.close(&close),
             },
             Notice::Tick => self.tick(),
-            Notice::Stop => self.close(&Close::new(close::SERVICE_RESTART, "the broker is stopping; connect again")),
+            Notice::Stop => {
+                self.close(&Close::new(close::SERVICE_RESTART, "the broker is stopping; connect again"))
+            }
         }
     }
 
@@ -151,7 +156,8 @@ impl Consumer {
         let refuse = |text: String| Close::new(close::POLICY_VIOLATION, text);
         let live = self.core.live();
         let certificate = self.peer.certificate.as_ref().map_err(|problem| refuse(problem.to_string()))?;
-        let client = auth::authorise(&live.registry, certificate, self.peer.address).map_err(|p| refuse(p.to_string()))?;
+        let client = auth::authorise(&live.registry, certificate, self.peer.address)
+            .map_err(|p| refuse(p.to_string()))?;
         let consumer = client.consumer.as_ref().filter(|_| client.id == self.wanted.client);
         let consumer = consumer.ok_or_else(|| refuse("the client is not registered as a consumer".into()))?;
         self.types = live.registry.type_ids(consumer).into_iter().collect();

@@ -56,9 +56,9 @@ pub fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     });
     match judged {
         Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => Verdict::Refuse(not_a("producer")),
-        Ok((client, Endpoint::Produce(_))) => {
-            Verdict::Read { bytes_max: client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max) }
-        }
+        Ok((client, Endpoint::Produce(_))) => Verdict::Read {
+            bytes_max: client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max),
+        },
         Ok((_, Endpoint::ConsumeByWebSocket)) => Verdict::Read { bytes_max: 0 },
         Err(problem) => Verdict::Refuse(problem),
     }
@@ -72,9 +72,8 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
         Ok((client, Endpoint::Produce(form))) => {
             produce::produce(core, &live, client, form, request).await.map(Outcome::Response)
         }
-        Ok((client, Endpoint::ConsumeByWebSocket)) => {
-            upgrade::upgrade(client, request).map(|(response, upgrade)| Outcome::Upgrade(response, Box::new(upgrade)))
-        }
+        Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(client, request)
+            .map(|(response, upgrade)| Outcome::Upgrade(response, Box::new(upgrade))),
         Err(problem) => Err(problem),
     };
     answered.unwrap_or_else(|problem| Outcome::Response(problem.respond_to(&request.headers)))
@@ -89,9 +88,9 @@ fn client_of<'l>(live: &'l Live, peer: &Peer) -> Result<&'l Arc<Client>, Problem
 
 fn certificate_problem(problem: &CertificateProblem) -> Problem {
     let status = match problem {
-        CertificateProblem::Missing | CertificateProblem::UnknownIssuer(_) | CertificateProblem::Unusable(_) => {
-            Status::BAD_REQUEST
-        }
+        CertificateProblem::Missing
+        | CertificateProblem::UnknownIssuer(_)
+        | CertificateProblem::Unusable(_) => Status::BAD_REQUEST,
         CertificateProblem::Expired(_) | CertificateProblem::NotYetValid(_) | CertificateProblem::Revoked => {
             Status::UNAUTHORIZED
         }
@@ -115,5 +114,6 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
         return Ok(endpoint);
     }
     let name = method.name();
-    Err(Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {name} requests only")).with_header("Allow", name))
+    Err(Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {name} requests only"))
+        .with_header("Allow", name))
 }

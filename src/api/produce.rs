@@ -6,7 +6,9 @@ use crate::broker::live::Live;
 use crate::broker::refusal::Refusal;
 use crate::http::query::Query;
 use crate::http::{Problem, ProblemError, Request, Response, Status};
-use crate::ingress::{Admission, Authority, Block, EventError, Form, Place, Produced, Rejection, STEP_BYTES, Settings};
+use crate::ingress::{
+    Admission, Authority, Block, EventError, Form, Place, Produced, Rejection, STEP_BYTES, Settings,
+};
 use crate::metrics;
 use crate::registry::model::Client;
 use crate::rt;
@@ -55,7 +57,8 @@ async fn admit(
         partitions: core.partitions,
         event_bytes_max: core.config.server.event_bytes_max,
     };
-    let authority = Authority { client, producer, registry: &live.registry, schemas: &live.schemas, settings: &settings };
+    let authority =
+        Authority { client, producer, registry: &live.registry, schemas: &live.schemas, settings: &settings };
     let content_type = request
         .headers
         .get_once("content-type")
@@ -81,7 +84,12 @@ fn attributes(request: &Request, form: Form) -> Vec<(&str, &[u8])> {
         return Vec::new();
     }
     let of_event = |name: &str| name.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("ce-"));
-    request.headers.iter().filter(|(name, _)| of_event(name)).map(|(name, value)| (&name[3..], value)).collect()
+    request
+        .headers
+        .iter()
+        .filter(|(name, _)| of_event(name))
+        .map(|(name, value)| (&name[3..], value))
+        .collect()
 }
 
 fn refused(core: &Core, refusal: Refusal) -> Problem {

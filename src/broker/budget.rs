@@ -50,7 +50,9 @@ impl Budget {
         self.left.set(self.left.get() + bytes);
         loop {
             let next = match self.waiting.borrow_mut() {
-                mut line if line.front().is_some_and(|first| first.bytes <= self.left.get()) => line.pop_front(),
+                mut line if line.front().is_some_and(|first| first.bytes <= self.left.get()) => {
+                    line.pop_front()
+                }
                 _ => None,
             };
             let Some(Waiting { bytes, granted }) = next else { return };

@@ -7,15 +7,18 @@ use futures_channel::oneshot;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+/// What comes of a submission.
+type Outcome = Result<Receipt, Refusal>;
+
 /// Submissions under way.
 #[derive(Default)]
 pub struct Intake {
     tickets: Cell<u64>,
-    waiting: RefCell<HashMap<Ticket, oneshot::Sender<Result<Receipt, Refusal>>, ahash::RandomState>>,
+    waiting: RefCell<HashMap<Ticket, oneshot::Sender<Outcome>, ahash::RandomState>>,
 }
 
 impl Intake {
-    fn open(&self) -> (Ticket, oneshot::Receiver<Result<Receipt, Refusal>>) {
+    fn open(&self) -> (Ticket, oneshot::Receiver<Outcome>) {
         let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
         let (answer, answered) = oneshot::channel();
         self.waiting.borrow_mut().insert(ticket, answer);

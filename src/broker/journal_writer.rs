@@ -127,7 +127,8 @@ impl JournalWriter {
 
     /// The open file of that number. Files are used in order, so the one before it is closed.
     async fn file(&self, number: FileNumber) -> Rc<DirectFile> {
-        let open = self.open.borrow().as_ref().filter(|(open, _)| *open == number).map(|(_, file)| file.clone());
+        let open =
+            self.open.borrow().as_ref().filter(|(open, _)| *open == number).map(|(_, file)| file.clone());
         if let Some(file) = open {
             return file;
         }

@@ -18,66 +18,137 @@ pub const HEAD: CoreId = CoreId(0);
 /// A message. The comment of each variant says who sends it to whom.
 pub enum Message {
     /// Any core to the head: a connection was accepted here.
-    Accepted { accepted: Accepted, on: CoreId },
+    Accepted {
+        accepted: Accepted,
+        on: CoreId,
+    },
     /// The head to the core that is to serve the connection.
     Serve(Accepted),
     /// The core that served a connection to the head.
-    Gone { address: IpAddr, core: CoreId },
+    Gone {
+        address: IpAddr,
+        core: CoreId,
+    },
 
     /// An ingress core to the head: these events are to be stored.
     Submit(Submission),
     /// The head to the ingress core: these submissions are durable.
     Committed(Vec<Receipt>),
     /// The head to the ingress core: this submission was not stored.
-    Refused { ticket: Ticket, refusal: Refusal },
+    Refused {
+        ticket: Ticket,
+        refusal: Refusal,
+    },
 
     /// The head to every core that owns a partition with events in the frame, in the order of frames.
     Apply(Arc<Applied>),
     /// An owner to the head: this many bytes that `Apply` sent here are in segments now.
-    Appended { bytes: usize },
+    Appended {
+        bytes: usize,
+    },
 
     /// A session's core to the owner of the partition.
     Fetch(Fetch),
     /// A session's core to the owner: the answer is not wanted any more.
-    CancelFetch { session: SessionId, partition: Partition, fetch: FetchId },
+    CancelFetch {
+        session: SessionId,
+        partition: Partition,
+        fetch: FetchId,
+    },
     /// The owner to the session's core.
-    Fetched { session: SessionId, fetch: FetchId, next: Offset, events: Vec<super::Slice> },
+    Fetched {
+        session: SessionId,
+        fetch: FetchId,
+        next: Offset,
+        events: Vec<super::Slice>,
+    },
 
     /// A session's core to the head.
-    Join { session: SessionId, client: ClientId, group: String },
-    Confirm { session: SessionId, confirms: Vec<Confirm> },
-    Revoked { session: SessionId, partition: Partition, epoch: Epoch },
-    Left { session: SessionId },
+    Join {
+        session: SessionId,
+        client: ClientId,
+        group: String,
+    },
+    Confirm {
+        session: SessionId,
+        confirms: Vec<Confirm>,
+    },
+    Revoked {
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+    },
+    Left {
+        session: SessionId,
+    },
     /// The head to the session's core.
-    Assign { session: SessionId, partition: Partition, epoch: Epoch, from: Offset },
-    Revoke { session: SessionId, partition: Partition, epoch: Epoch },
+    Assign {
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+        from: Offset,
+    },
+    Revoke {
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+    },
 
     /// The head to every core: a new registry, or new certificates.
     Live(Box<Live>),
 
     /// The head to every core: flush the segments as they are after everything applied so far.
-    Mark { index: FrameIndex },
+    Mark {
+        index: FrameIndex,
+    },
     /// The answer.
-    Marked { index: FrameIndex, ends: Vec<(Partition, End)> },
+    Marked {
+        index: FrameIndex,
+        ends: Vec<(Partition, End)>,
+    },
 
     /// The head to the owner: the journal says that everything before `start` is gone. `cursors` are those that stood below.
-    Expire { partition: Partition, start: Offset, cursors: Vec<ExpiredCursor> },
+    Expire {
+        partition: Partition,
+        start: Offset,
+        cursors: Vec<ExpiredCursor>,
+    },
     /// An owner to the head: everything before `start` is old enough to go.
-    Expirable { partition: Partition, start: Offset },
+    Expirable {
+        partition: Partition,
+        start: Offset,
+    },
     /// An owner to the head: what a group lost by retention.
-    Lost { cursor: ExpiredCursor, events: u64 },
+    Lost {
+        cursor: ExpiredCursor,
+        events: u64,
+    },
 
     /// The head to every core and back: what was counted.
-    Scrape { number: u64 },
-    Scraped { number: u64, core: CoreId, snapshot: Box<Snapshot> },
+    Scrape {
+        number: u64,
+    },
+    Scraped {
+        number: u64,
+        core: CoreId,
+        snapshot: Box<Snapshot>,
+    },
     /// The head to an owner and back: how far groups are behind.
-    Lag { number: u64, cursors: Vec<GroupCursor> },
-    Lagged { number: u64, lags: Vec<(crate::id::GroupId, u64)> },
+    Lag {
+        number: u64,
+        cursors: Vec<GroupCursor>,
+    },
+    Lagged {
+        number: u64,
+        lags: Vec<(crate::id::GroupId, u64)>,
+    },
 
     /// The head to every core: take nothing new, finish what is under way, close sessions.
     Stop,
     /// A core to the head: that is done.
-    Stopped { core: CoreId },
+    Stopped {
+        core: CoreId,
+    },
 }
 
 /// Events that one request wants stored, all or nothing.

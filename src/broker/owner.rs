@@ -9,9 +9,9 @@ use crate::delivery::session::{Event, FetchId};
 use crate::event::record::Record;
 use crate::id::{FrameIndex, Offset, Partition, SessionId};
 use crate::ingress::Span;
+use crate::journal::disk::RealDisk;
 use crate::metrics::PartitionGauge;
 use crate::partition::{Budget, ColdId, Finished, Job, JobKind, NeedsSegment, Status, Waiters};
-use crate::journal::disk::RealDisk;
 use crate::rt;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -202,7 +202,8 @@ impl Core {
 
     /// Flushes every partition and reports how far each reaches.
     fn flush(self: &Rc<Self>, index: FrameIndex) {
-        let jobs: Vec<_> = self.owner.owned.borrow().iter().map(|owned| (owned.id, owned.log.flush_job())).collect();
+        let jobs: Vec<_> =
+            self.owner.owned.borrow().iter().map(|owned| (owned.id, owned.log.flush_job())).collect();
         let core = self.clone();
         rt::spawn(async move {
             let mut ends = Vec::with_capacity(jobs.len());
@@ -239,7 +240,9 @@ impl Core {
         let kind = job.kind();
         match self.pool.run(move || job.run()).await {
             Ok(done) => Some(self.owner.with(partition, |owned| owned.log.finish(done))),
-            Err(failed) if kind == JobKind::Flush => abort(&format!("partition {partition} cannot be made durable: {}", failed.error)),
+            Err(failed) if kind == JobKind::Flush => {
+                abort(&format!("partition {partition} cannot be made durable: {}", failed.error))
+            }
             Err(failed) => {
                 tracing::error!(%partition, ?kind, error = %failed.error, "upkeep of a partition failed; it is tried again");
                 self.owner.with(partition, |owned| {
@@ -294,7 +297,10 @@ impl Core {
         match self.owner.with(partition, |owned| owned.look(key)) {
             Looked::Nothing => {}
             Looked::Events { fetch, next, events } => {
-                self.post(fetch.session.core(), Message::Fetched { session: fetch.session, fetch: fetch.fetch, next, events });
+                self.post(
+                    fetch.session.core(),
+                    Message::Fetched { session: fetch.session, fetch: fetch.fetch, next, events },
+                );
             }
             Looked::Job(job) => {
                 self.metrics.numbers.cold_reads.add(1);
@@ -323,7 +329,12 @@ impl Core {
         });
     }
 
-    async fn count_exactly(self: &Rc<Self>, partition: Partition, cursor: &ExpiredCursor, start: Offset) -> u64 {
+    async fn count_exactly(
+        self: &Rc<Self>,
+        partition: Partition,
+        cursor: &ExpiredCursor,
+        start: Offset,
+    ) -> u64 {
         for edge in [cursor.at, start] {
             if let Some(job) = self.owner.with(partition, |owned| owned.log.load_job(edge))
                 && let Some(Finished::Warm(cold)) = self.run_job(partition, job).await
@@ -349,7 +360,11 @@ impl Core {
 enum Looked {
     /// The fetch is gone, or waits.
     Nothing,
-    Events { fetch: Fetch, next: Offset, events: Vec<Slice> },
+    Events {
+        fetch: Fetch,
+        next: Offset,
+        events: Vec<Slice>,
+    },
     /// The fetch waits for this job.
     Job(Job<RealDisk>),
     /// Much was looked through and nothing found so far.

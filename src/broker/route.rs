@@ -22,7 +22,9 @@ impl Core {
             Message::Apply(applied) => self.take_applied(applied),
             Message::Mark { index } => self.mark(index),
             Message::Fetch(fetch) => self.take_fetch(fetch),
-            Message::CancelFetch { session, partition, fetch } => self.forget_fetch(session, partition, fetch),
+            Message::CancelFetch { session, partition, fetch } => {
+                self.forget_fetch(session, partition, fetch)
+            }
             Message::Expire { partition, start, cursors } => self.expire(partition, start, cursors),
             Message::Lag { number, cursors } => self.tell_lag(number, cursors),
             Message::Fetched { session, fetch, next, events } => {
@@ -31,7 +33,9 @@ impl Core {
             Message::Assign { session, partition, epoch, from } => {
                 self.tell(session, Notice::Assign { partition, epoch, from });
             }
-            Message::Revoke { session, partition, epoch } => self.tell(session, Notice::Revoke { partition, epoch }),
+            Message::Revoke { session, partition, epoch } => {
+                self.tell(session, Notice::Revoke { partition, epoch })
+            }
             Message::Live(live) => self.go_live(*live),
             Message::Scrape { number } => self.tell_metrics(number),
             Message::Stop => self.drain(),

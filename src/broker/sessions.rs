@@ -13,9 +13,20 @@ use std::task::{Context, Poll};
 
 /// What the rest of the broker tells a session.
 pub enum Notice {
-    Assign { partition: Partition, epoch: Epoch, from: Offset },
-    Revoke { partition: Partition, epoch: Epoch },
-    Fetched { fetch: FetchId, next: Offset, events: Vec<Slice> },
+    Assign {
+        partition: Partition,
+        epoch: Epoch,
+        from: Offset,
+    },
+    Revoke {
+        partition: Partition,
+        epoch: Epoch,
+    },
+    Fetched {
+        fetch: FetchId,
+        next: Offset,
+        events: Vec<Slice>,
+    },
     /// The registry changed: the session looks whether its client may go on, and with which types.
     RegistryChanged,
     /// Time to look at deadlines.

@@ -7,16 +7,17 @@ use crate::event::record::records;
 use crate::id::Partition;
 use crate::journal::ClusterId;
 use crate::journal::command::{Command, commands};
-use crate::journal::disk::RealDisk;
+use crate::journal::disk::{Disk, RealDisk};
 use crate::journal::frame::FrameKind;
+use crate::journal::quarantine::{self, Quarantined};
 use crate::journal::random_nonce;
-use crate::journal::recovery::{self, Layout, Recovered};
+use crate::journal::recovery::{self, Layout, Recovered, RecoveryError};
 use crate::journal::sequencer::Sequencer;
 use crate::partition::{self, End, Identity};
 use crate::state::State;
-use crate::state::{PartitionEnd, checkpoint};
 use crate::state::genesis::Genesis;
 use crate::state::lock::DirectoryLock;
+use crate::state::{PartitionEnd, checkpoint};
 use std::fmt::Display;
 use std::num::NonZeroU8;
 use std::path::Path;
@@ -45,7 +46,8 @@ impl Store {
         let lock = DirectoryLock::acquire(dir).map_err(in_dir(dir))?;
         let new_cluster = || ClusterId(*uuid::Uuid::new_v4().as_bytes());
         let genesis = Genesis::open(&RealDisk, dir, settings.partitions, new_cluster).map_err(in_dir(dir))?;
-        let checkpoint = checkpoint::load(&RealDisk, &dir.join("checkpoint"), &genesis).map_err(in_dir(dir))?;
+        let checkpoint =
+            checkpoint::load(&RealDisk, &dir.join("checkpoint"), &genesis).map_err(in_dir(dir))?;
         for name in &checkpoint.damaged {
             tracing::warn!(checkpoint = name, "a damaged checkpoint was set aside; an older one is used");
         }
@@ -91,7 +93,8 @@ fn open_log(
 ) -> Result<(Partition, PartitionLog), String> {
     let dir = settings.dir.join("partitions").join(format!("{partition:02}"));
     let identity = Identity { partition, cluster: genesis.cluster.0 };
-    let config = partition::Config { segment_bytes: settings.segment_bytes as u32, ..partition::Config::default() };
+    let config =
+        partition::Config { segment_bytes: settings.segment_bytes as u32, ..partition::Config::default() };
     let log = PartitionLog::open(RealDisk, &dir, identity, config, end).map_err(|error| error.to_string())?;
     Ok((partition, log))
 }
@@ -100,11 +103,48 @@ fn open_journal(settings: &Storage, genesis: &Genesis, state: &State) -> Result<
     let dir = settings.dir.join("journal");
     let layout = Layout { cluster: genesis.cluster, file_bytes: settings.journal_file_bytes };
     let after = state.applied();
-    let recovered = recovery::recover(&RealDisk, &dir, &layout, &after, &mut random_nonce).map_err(in_dir(&dir))?;
+    let recovered = recovery::recover(&RealDisk, &dir, &layout, &after, &mut random_nonce)
+        .map_err(|error| in_dir(&dir)(with_way_out(&error)))?;
     if let Some(torn) = recovered.torn_tail() {
-        tracing::warn!(?torn, "an unfinished write at the end of the journal was cut off; nothing acknowledged was in it");
+        tracing::warn!(
+            ?torn,
+            "an unfinished write at the end of the journal was cut off; nothing acknowledged was in it"
+        );
     }
     Ok(recovered)
+}
+
+/// Damage needs an operator's decision, and the way to carry it out.
+fn with_way_out(error: &RecoveryError) -> String {
+    match error {
+        RecoveryError::Damaged(_) | RecoveryError::FileHeader { .. } | RecoveryError::EndsEarly { .. } => {
+            format!("{error}; `nistru quarantine --help` tells how to go on without what is lost")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Moves all damage of the journal aside and tells of each step; how many there were.
+pub fn quarantine(settings: &Storage, mut tell: impl FnMut(&Quarantined)) -> Result<usize, String> {
+    let dir = &settings.dir;
+    let _lock = DirectoryLock::acquire(dir).map_err(in_dir(dir))?;
+    let no_cluster = || ClusterId([0; 16]);
+    if !RealDisk.exists(&dir.join("genesis")) {
+        return Err(format!("data directory {}: there is no broker's data", dir.display()));
+    }
+    let genesis = Genesis::open(&RealDisk, dir, settings.partitions, no_cluster).map_err(in_dir(dir))?;
+    let checkpoint = checkpoint::load(&RealDisk, &dir.join("checkpoint"), &genesis).map_err(in_dir(dir))?;
+    let layout = Layout { cluster: genesis.cluster, file_bytes: settings.journal_file_bytes };
+    let (journal, after) = (dir.join("journal"), checkpoint.state.applied());
+    let mut steps = 0;
+    loop {
+        let step = quarantine::quarantine(&RealDisk, &journal, &layout, &after, random_nonce());
+        match step.map_err(in_dir(&journal))? {
+            Some(step) => tell(&step),
+            None => return Ok(steps),
+        }
+        steps += 1;
+    }
 }
 
 /// Applies the frames after the checkpoint to state and partitions, as they were applied when they were committed.
@@ -129,7 +169,11 @@ fn replay(
         log.expire(state.start(*partition));
         log.require(state.start(*partition)).map_err(|error| error.to_string())?;
         if log.end() != state.end(*partition) {
-            return Err(format!("partition {partition} ends at {}, the journal says {}", log.end(), state.end(*partition)));
+            return Err(format!(
+                "partition {partition} ends at {}, the journal says {}",
+                log.end(),
+                state.end(*partition)
+            ));
         }
     }
     Ok(())
@@ -137,7 +181,8 @@ fn replay(
 
 fn append(block: &[u8], logs: &mut [(Partition, PartitionLog)]) -> Result<(), String> {
     for record in records(block) {
-        let (_, record) = record.map_err(|error| format!("a record in the journal is not sound: {error:?}"))?;
+        let (_, record) =
+            record.map_err(|error| format!("a record in the journal is not sound: {error:?}"))?;
         let partition = record.header().partition;
         let (_, log) = logs
             .get_mut(usize::from(partition.0))

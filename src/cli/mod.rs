@@ -5,6 +5,7 @@ pub mod consume;
 pub mod outcome;
 pub mod produce;
 mod progress;
+pub mod quarantine;
 pub mod serve;
 mod stop;
 pub mod target;
@@ -27,6 +28,7 @@ enum Command {
     Dev(serve::Dev),
     Serve(serve::Serve),
     Check(check::Check),
+    Quarantine(quarantine::Quarantine),
     Produce(produce::Produce),
     Consume(consume::Consume),
 }
@@ -37,6 +39,7 @@ pub fn run() -> ExitCode {
         Command::Dev(dev) => dev.run(),
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Quarantine(quarantine) => quarantine.run(),
         Command::Produce(produce) => produce.run().into(),
         Command::Consume(consume) => consume.run().into(),
     }

@@ -11,6 +11,7 @@ use super::frame::{BLOCK, FrameHeader, FrameKind, Gap, HEADER_BYTES};
 use super::recovery::{Layout, RecoveryError, Survey, make, read_log, survey};
 use super::scan::{Files, Located, Opened, Spot};
 use crate::id::FrameIndex;
+use std::fmt;
 use std::path::Path;
 
 /// Bytes are copied aside in pieces of this many.
@@ -25,6 +26,18 @@ pub enum Quarantined {
     File { file: FileNumber, aside: String },
     /// Frames were lost; what was left of them is in the files named.
     Frames { first: FrameIndex, last: FrameIndex, aside: Vec<String> },
+}
+
+impl fmt::Display for Quarantined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FirstBlock(file) => write!(f, "{}: the first block was written anew; nothing is lost", file.name()),
+            Self::File { file, aside } => write!(f, "{}: moved aside as {aside}", file.name()),
+            Self::Frames { first, last, aside } => {
+                write!(f, "frames {first} to {last} are lost; what is left of them is in {}", aside.join(", "))
+            }
+        }
+    }
 }
 
 /// Moves the first damage of the journal in `dir` aside. `None` when there is none: to be called until then.

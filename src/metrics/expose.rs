@@ -47,9 +47,11 @@ impl Scrape {
     fn encode_numbers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(first) = self.cores.first() else { return Ok(()) };
         for (at, (name, kind, help, _)) in first.numbers.iter().enumerate() {
-            let values = self.cores.iter().enumerate().map(|(core, snapshot)| {
-                ([("core", core.to_string())], snapshot.numbers[at].3)
-            });
+            let values = self
+                .cores
+                .iter()
+                .enumerate()
+                .map(|(core, snapshot)| ([("core", core.to_string())], snapshot.numbers[at].3));
             family(encoder, name, help, *kind, values)?;
         }
         Ok(())
@@ -63,8 +65,20 @@ impl Scrape {
             }
             all
         };
-        quantiles(encoder, "produce_seconds", "From the end of a produce request to its answer", 1e-9, &merged(|s| &s.produce_ns))?;
-        quantiles(encoder, "journal_sync_seconds", "Duration of a journal sync", 1e-9, &merged(|s| &s.sync_ns))?;
+        quantiles(
+            encoder,
+            "produce_seconds",
+            "From the end of a produce request to its answer",
+            1e-9,
+            &merged(|s| &s.produce_ns),
+        )?;
+        quantiles(
+            encoder,
+            "journal_sync_seconds",
+            "Duration of a journal sync",
+            1e-9,
+            &merged(|s| &s.sync_ns),
+        )?;
         quantiles(encoder, "journal_round_bytes", "Size of a journal frame", 1.0, &merged(|s| &s.round_bytes))
     }
 
@@ -75,8 +89,18 @@ impl Scrape {
                 ([("core", core.to_string())], ns as f64 * 1e-9)
             })
         };
-        gauges(encoder, "core_stall_longest_seconds", "Longest time a core took to react to a wake-up", stall(1.0))?;
-        gauges(encoder, "core_stall_p99_seconds", "Time within which a core reacted to 99 of 100 wake-ups", stall(0.99))
+        gauges(
+            encoder,
+            "core_stall_longest_seconds",
+            "Longest time a core took to react to a wake-up",
+            stall(1.0),
+        )?;
+        gauges(
+            encoder,
+            "core_stall_p99_seconds",
+            "Time within which a core reacted to 99 of 100 wake-ups",
+            stall(0.99),
+        )
     }
 
     fn encode_partitions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -95,7 +119,13 @@ impl Scrape {
         let members = self.groups.iter().map(|gauge| (label(gauge), gauge.members as f64));
         gauges(encoder, "group_members", "Sessions of the group that are connected", members)?;
         let expired = self.groups.iter().map(|gauge| (label(gauge), gauge.expired));
-        family(encoder, "group_expired_events", "Events deleted by retention before the group confirmed them", Kind::Counter, expired)
+        family(
+            encoder,
+            "group_expired_events",
+            "Events deleted by retention before the group confirmed them",
+            Kind::Counter,
+            expired,
+        )
     }
 }
 

@@ -108,7 +108,8 @@ impl Default for Distributions {
 }
 
 fn histogram(highest: u64) -> Histogram<u64> {
-    Histogram::new_with_max(highest, 2).expect("two digits up to a constant are within what a histogram can do")
+    Histogram::new_with_max(highest, 2)
+        .expect("two digits up to a constant are within what a histogram can do")
 }
 
 /// Adds `duration` to a histogram of nanoseconds.

@@ -118,7 +118,8 @@ impl Connection {
         let mut encrypted = &buffer[..received];
         while !encrypted.is_empty() {
             self.tls.read_tls(&mut encrypted)?;
-            let state = self.tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            let state =
+                self.tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
             drain_plain(&mut self.tls, into)?;
             if state.peer_has_closed() {
                 return Poll::Ready(Ok(0));
@@ -178,7 +179,9 @@ impl Connection {
 fn drain_plain(tls: &mut ServerConnection, into: &mut Vec<u8>) -> io::Result<()> {
     match tls.reader().read_to_end(into) {
         Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof) => {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

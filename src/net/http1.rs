@@ -102,8 +102,13 @@ impl Http1 {
             }
             0 if idle => Ok(Some(Next::Close)),
             0 if self.connection.deadline().passed() => {
-                let text = format!("the request did not arrive within {:?}", self.core.config.server.request_timeout);
-                self.respond(Exchange::refused(), &Response::text(Status::REQUEST_TIMEOUT, text).closing()).await.map(Some)
+                let text = format!(
+                    "the request did not arrive within {:?}",
+                    self.core.config.server.request_timeout
+                );
+                self.respond(Exchange::refused(), &Response::text(Status::REQUEST_TIMEOUT, text).closing())
+                    .await
+                    .map(Some)
             }
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
         }

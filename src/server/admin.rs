@@ -126,6 +126,8 @@ async fn scrape(core: &Rc<Core>) -> Response {
     match metrics::expose(gathered.cores, gathered.groups) {
         Ok(text) => Response::new(Status::OK)
             .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
-        Err(error) => Response::text(Status::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n")),
+        Err(error) => {
+            Response::text(Status::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n"))
+        }
     }
 }

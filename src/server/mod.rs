@@ -25,13 +25,13 @@ use front::Front;
 use futures_channel::mpsc::UnboundedReceiver;
 use futures_lite::{FutureExt, StreamExt};
 use signals::Order;
-use systemd::Manager;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use systemd::Manager;
 
 /// Threads for blocking work. Few, because the work is for the disk.
 const HELPER_THREADS: usize = 4;
@@ -86,12 +86,16 @@ struct First {
 
 /// Starts the broker. Returns when it is recovered and listening, or with every reason why it cannot.
 pub fn start(config: Config) -> Result<Running, Vec<String>> {
-    let manager = Manager::from_environment().map_err(|e| vec![format!("NOTIFY_SOCKET cannot be used: {e}")])?;
-    let cpus = executor::allowed_cpus().map_err(|e| vec![format!("the CPUs of this process cannot be read: {e}")])?;
+    end_with_any_panic();
+    let manager =
+        Manager::from_environment().map_err(|e| vec![format!("NOTIFY_SOCKET cannot be used: {e}")])?;
+    let cpus = executor::allowed_cpus()
+        .map_err(|e| vec![format!("the CPUs of this process cannot be read: {e}")])?;
     let cores = config.server.cores.unwrap_or(cpus.len());
     platform::check(cores).map_err(|problem| vec![problem])?;
     platform::raise_open_files();
-    let loaded = Loaded::read(&config, cores).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let loaded = Loaded::read(&config, cores)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let (listen, admin) = reserve_all(&config).map_err(|problem| vec![problem])?;
     manager.status("recovering");
     let store = recover(&config).map_err(|problem| vec![problem])?;
@@ -107,6 +111,15 @@ fn recover(config: &Config) -> Result<Store, String> {
     Ok(store)
 }
 
+/// A panic on an executor would leave the others waiting for it, and one on a helper thread would leave its caller waiting.
+fn end_with_any_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        crate::broker::abort("a thread panicked");
+    }));
+}
+
 /// Reserves every address; further addresses with port 0 take the port that the first one got.
 fn reserve_all(config: &Config) -> Result<(Vec<Reservation>, Vec<Reservation>), String> {
     let all = |addresses: &[SocketAddr], setting: &str| {
@@ -116,7 +129,9 @@ fn reserve_all(config: &Config) -> Result<(Vec<Reservation>, Vec<Reservation>), 
             if let (0, Some(first)) = (address.port(), reserved.first()) {
                 address.set_port(first.address.port());
             }
-            reserved.push(reserve(address).map_err(|e| format!("{setting} {address} cannot be listened on: {e}"))?);
+            reserved.push(
+                reserve(address).map_err(|e| format!("{setting} {address} cannot be listened on: {e}"))?,
+            );
         }
         Ok::<_, String>(reserved)
     };
@@ -129,12 +144,15 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
     let addresses: Vec<_> = listen.iter().map(|reserved| reserved.address).collect();
     let admin_addresses: Vec<_> = admin.iter().map(|reserved| reserved.address).collect();
     let orders = signals::listen().map_err(|e| format!("signals cannot be listened to: {e}"))?;
-    let pool = Pool::start("helper", HELPER_THREADS).map_err(|e| format!("the helper threads do not start: {e}"))?;
+    let pool =
+        Pool::start("helper", HELPER_THREADS).map_err(|e| format!("the helper threads do not start: {e}"))?;
     let (done, stopped) = channel();
     let (opened, opening) = channel();
     let Store { lock, genesis, partitions, sequencer, state, logs, .. } = store;
-    let mut head = Some(HeadParts { sequencer, state, dir: config.storage.dir.clone(), cluster: genesis.cluster });
-    let mut first = Some(First { loaded, orders, admin: admin_addresses.clone(), manager: manager.clone(), done });
+    let mut head =
+        Some(HeadParts { sequencer, state, dir: config.storage.dir.clone(), cluster: genesis.cluster });
+    let mut first =
+        Some(First { loaded, orders, admin: admin_addresses.clone(), manager: manager.clone(), done });
     let mut logs_by_core = spread(logs, cores);
     let mut hearts = Vec::new();
     for (core, ends) in bus::mesh(cores).into_iter().enumerate() {
@@ -176,7 +194,9 @@ fn wait_until_open(opening: &Receiver<io::Result<()>>, cores: usize) -> Result<(
         match opening.recv_timeout(OPEN_WITHIN) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(format!("a core cannot listen: {error}")),
-            Err(_) => return Err("a core did not start: see kernel.io_uring_disabled and RLIMIT_MEMLOCK".into()),
+            Err(_) => {
+                return Err("a core did not start: see kernel.io_uring_disabled and RLIMIT_MEMLOCK".into());
+            }
         }
     }
     Ok(())
@@ -248,7 +268,10 @@ async fn lead(core: &Rc<Core>, first: First) {
     let limit = core.config.server.stop_timeout;
     let too_late = async {
         rt::sleep(limit).await;
-        tracing::warn!(?limit, "stopping takes too long: what is under way is cut off, nothing acknowledged is lost");
+        tracing::warn!(
+            ?limit,
+            "stopping takes too long: what is under way is cut off, nothing acknowledged is lost"
+        );
     };
     head.stop(core).or(too_late).await;
     // The main thread waits for this, or has given up waiting.

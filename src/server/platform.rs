@@ -12,7 +12,10 @@ const OLDEST_KERNEL: (u32, u32, u32) = (5, 14, 0);
 pub fn check(cores: usize) -> Result<(), String> {
     check_kernel(&read("/proc/sys/kernel/osrelease")?)?;
     check_io_uring(read("/proc/sys/kernel/io_uring_disabled").unwrap_or_default().trim())?;
-    check_locked_memory(cores, locked_memory_limit().map_err(|e| format!("RLIMIT_MEMLOCK cannot be read: {e}"))?)
+    check_locked_memory(
+        cores,
+        locked_memory_limit().map_err(|e| format!("RLIMIT_MEMLOCK cannot be read: {e}"))?,
+    )
 }
 
 fn read(path: &str) -> Result<String, String> {
@@ -28,7 +31,9 @@ fn check_kernel(release: &str) -> Result<(), String> {
         return Err(format!("Linux {a}.{b}.{c} is too old: nistru needs 5.14 or newer"));
     }
     if (BROKEN_TIMERS.0..BROKEN_TIMERS.1).contains(&version) {
-        return Err(format!("Linux {a}.{b}.{c} has a defect in io_uring timers (6.15.0 to 6.15.4): update the kernel"));
+        return Err(format!(
+            "Linux {a}.{b}.{c} has a defect in io_uring timers (6.15.0 to 6.15.4): update the kernel"
+        ));
     }
     Ok(())
 }
@@ -53,7 +58,9 @@ fn check_io_uring(disabled: &str) -> Result<(), String> {
 }
 
 fn in_io_uring_group() -> bool {
-    let group = std::fs::read_to_string("/proc/sys/kernel/io_uring_group").ok().and_then(|s| s.trim().parse::<i64>().ok());
+    let group = std::fs::read_to_string("/proc/sys/kernel/io_uring_group")
+        .ok()
+        .and_then(|s| s.trim().parse::<i64>().ok());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
     // SAFETY: getegid has no preconditions.

@@ -22,7 +22,8 @@ impl Manager {
         };
         let for_us = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid == std::process::id().to_string())
             || std::env::var_os("WATCHDOG_PID").is_none();
-        let interval_us = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok()).filter(|_| for_us);
+        let interval_us =
+            std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok()).filter(|_| for_us);
         Ok(Self { socket, watchdog: interval_us.map(Duration::from_micros) })
     }
 

@@ -7,6 +7,8 @@
 
 mod apply;
 pub mod checkpoint;
+#[cfg(test)]
+mod crash_tests;
 pub mod dedup;
 pub mod genesis;
 #[cfg(test)]

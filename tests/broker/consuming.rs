@@ -1,6 +1,8 @@
 //! Consuming by WebSocket: groups, confirms, redelivery, hand-over.
 
-use crate::harness::{Broker, PATIENCE, closed, expect, keyed, next_event, next_ids, post_batch, post_event, record};
+use crate::harness::{
+    Broker, PATIENCE, closed, expect, keyed, next_event, next_ids, post_batch, post_event, record,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -28,7 +30,10 @@ fn every_group_gets_all_events_and_members_of_a_group_share_them() {
         for (consumer, count) in [(&mut a, &mut of_a), (&mut b, &mut 0)] {
             if let Some(delivery) = consumer.next(Duration::from_millis(50)).unwrap() {
                 let event: serde_json::Value = serde_json::from_str(delivery.text()).unwrap();
-                assert!(seen.insert(event["id"].as_str().unwrap().to_owned()), "delivered twice to one group");
+                assert!(
+                    seen.insert(event["id"].as_str().unwrap().to_owned()),
+                    "delivered twice to one group"
+                );
                 *count += 1;
             }
         }
@@ -127,4 +132,16 @@ fn joining_moves_partitions_without_losing_or_reordering_a_key() {
         }
     }
     assert_eq!(seen.len(), 240);
+}
+
+#[test]
+fn sessions_that_come_and_go_before_their_group_is_known_do_no_harm() {
+    let broker = Broker::start();
+    for _ in 0..20 {
+        for group in ["a", "b", "c"] {
+            drop(broker.consume("demo", group));
+        }
+    }
+    expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 202);
+    assert_eq!(next_event(&mut broker.consume("demo", "a"))["id"], "1");
 }

@@ -212,7 +212,9 @@ impl Broker {
 
     /// How the client `name` reaches the broker.
     pub fn endpoint(&self, name: &str) -> Endpoint {
-        Endpoint::of_dev(&self.url(), self.dir.path(), name).expect("the client's files are there").patient(PATIENCE)
+        Endpoint::of_dev(&self.url(), self.dir.path(), name)
+            .expect("the client's files are there")
+            .patient(PATIENCE)
     }
 
     /// An HTTP connection of the client `name`.
@@ -231,8 +233,10 @@ impl Broker {
 
     /// What the admin listener answers.
     pub fn admin(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port())).expect("the admin listener accepts");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.admin_port())).expect("the admin listener accepts");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
@@ -243,7 +247,9 @@ impl Broker {
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.admin("/metrics");
         let of_name = |line: &&str| {
-            line.strip_prefix("nistru_").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            line.strip_prefix("nistru_")
+                .and_then(|rest| rest.strip_prefix(name))
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
         };
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
         text.lines().filter(of_name).filter_map(value).sum()
@@ -300,10 +306,13 @@ pub fn post_event(connection: &mut Connection, event: &str) -> Answer {
 }
 
 pub fn post_batch(connection: &mut Connection, events: &[String]) -> Answer {
+    post_batch_or_error(connection, events).expect("an answer to a batch")
+}
+
+/// The same for a broker that may die meanwhile.
+pub fn post_batch_or_error(connection: &mut Connection, events: &[String]) -> Result<Answer, Error> {
     let body = format!("[{}]", events.join(","));
-    connection
-        .post("/ce/produce/events", "application/cloudevents-batch+json", &[], body.as_bytes())
-        .expect("an answer to a batch")
+    connection.post("/ce/produce/events", "application/cloudevents-batch+json", &[], body.as_bytes())
 }
 
 /// Asserts the status and gives the body.

@@ -34,11 +34,18 @@ fn raw_text_and_binary_payloads_are_delivered_in_their_json_forms() {
     let mut consumer = broker.consume("demo", "readers");
     let mut producer = broker.connect("demo");
     let headers = |id: &'static str| {
-        [("ce-specversion", "1.0"), ("ce-id", id), ("ce-source", "urn:demo"), ("ce-type", "Demo.Load.Blob.Created"), ("ce-partitionkey", "k")]
+        [
+            ("ce-specversion", "1.0"),
+            ("ce-id", id),
+            ("ce-source", "urn:demo"),
+            ("ce-type", "Demo.Load.Blob.Created"),
+            ("ce-partitionkey", "k"),
+        ]
     };
     let text = producer.post("/ce/produce/raw", "text/plain", &headers("t"), "gr\u{fc}n".as_bytes()).unwrap();
     expect(&text, 202);
-    let binary = producer.post("/ce/produce/raw", "application/octet-stream", &headers("b"), &[0, 255]).unwrap();
+    let binary =
+        producer.post("/ce/produce/raw", "application/octet-stream", &headers("b"), &[0, 255]).unwrap();
     expect(&binary, 202);
     let event = next_event(&mut consumer);
     assert_eq!((&event["data"], &event["datacontenttype"]), (&"grün".into(), &"text/plain".into()));
@@ -95,7 +102,8 @@ fn a_client_produces_only_what_it_may() {
 fn one_mib_is_the_limit_of_a_request() {
     let broker = Broker::start();
     let large = vec![b' '; (1 << 20) + 1];
-    let answer = broker.connect("demo").post("/ce/produce/events", "application/cloudevents-batch+json", &[], &large);
+    let answer =
+        broker.connect("demo").post("/ce/produce/events", "application/cloudevents-batch+json", &[], &large);
     expect(&answer.unwrap(), 413);
 }
 
@@ -110,7 +118,8 @@ fn an_event_larger_than_64_kib_as_delivered_is_refused_and_one_just_below_arrive
         )
     };
     expect(&post_event(&mut producer, &blob(65_536)), 413);
-    let largest = (64_000..65_536).rev().find(|&size| post_event(&mut producer, &blob(size)).status == 202).unwrap();
+    let largest =
+        (64_000..65_536).rev().find(|&size| post_event(&mut producer, &blob(size)).status == 202).unwrap();
     let delivery = broker.consume("demo", "readers").next(crate::harness::PATIENCE).unwrap().unwrap();
     let longest_offset = "18446744073709551615".len() - 1;
     assert_eq!(delivery.text().len() + longest_offset, 65_536, "data of {largest} bytes");

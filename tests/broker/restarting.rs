@@ -66,7 +66,11 @@ fn the_number_of_cores_may_change_between_runs() {
 #[test]
 fn a_second_broker_on_the_same_directory_is_refused() {
     let broker = Broker::start();
-    let second = Command::new(crate::harness::NISTRU).args(["serve", "--config"]).arg(broker.config_file()).output().unwrap();
+    let second = Command::new(crate::harness::NISTRU)
+        .args(["serve", "--config"])
+        .arg(broker.config_file())
+        .output()
+        .unwrap();
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(text.contains("in use"), "{text}");
@@ -83,4 +87,31 @@ fn a_directory_of_another_format_version_is_refused() {
     std::fs::write(&genesis, bytes).unwrap();
     let said = broker.try_launch().unwrap_err();
     assert!(said.contains("version"), "{said}");
+}
+
+#[test]
+fn a_damaged_journal_is_refused_until_an_operator_moves_the_damage_aside() {
+    let mut broker = Broker::start();
+    let mut producer = broker.connect("demo");
+    for n in 0..5 {
+        expect(&post_event(&mut producer, &keyed(&format!("e{n}"), "k", n)), 202);
+    }
+    broker.kill();
+    let journal = broker.dir().join("data/journal/00000001.jrn");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let victim = bytes.windows(4).position(|window| window == b"\"e1\"").expect("the second event is in the journal");
+    bytes[victim] ^= 1;
+    std::fs::write(&journal, bytes).unwrap();
+    let said = broker.try_launch().unwrap_err();
+    assert!(said.contains("00000001.jrn is damaged in bytes") && said.contains("nistru quarantine"), "{said}");
+
+    let quarantined = Command::new(crate::harness::NISTRU)
+        .args(["quarantine", "--config"])
+        .arg(broker.config_file())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&quarantined.stdout).into_owned();
+    assert!(quarantined.status.success() && said.contains("lost"), "{said}");
+    broker.launch();
+    assert_eq!(next_ids(&mut broker.consume("demo", "g"), 4), ["e0", "e2", "e3", "e4"]);
 }

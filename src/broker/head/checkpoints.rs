@@ -5,12 +5,12 @@ use super::Head;
 use crate::broker::Core;
 use crate::broker::message::Message;
 use crate::id::{FrameIndex, Partition};
-use crate::partition::End;
 use crate::journal::ClusterId;
 use crate::journal::disk::RealDisk;
-use crate::state::checkpoint::{CheckpointError, CheckpointJob};
+use crate::partition::End;
 use crate::rt;
 use crate::rt::notify::Notify;
+use crate::state::checkpoint::{CheckpointError, CheckpointJob};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -117,7 +117,9 @@ impl Head {
                 self.writer.checkpointed(done.safe);
             }
             // The journal keeps growing until there is room; intake stops long before it cannot.
-            Err(CheckpointError::Full(error)) => return tracing::error!(%error, "no room for a checkpoint; it is tried again"),
+            Err(CheckpointError::Full(error)) => {
+                return tracing::error!(%error, "no room for a checkpoint; it is tried again");
+            }
             Err(error) => crate::broker::abort(&format!("the checkpoint cannot be written: {error}")),
         }
         core.metrics.numbers.checkpoints.add(1);

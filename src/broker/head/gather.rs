@@ -42,7 +42,9 @@ impl Head {
             gatherings.numbers += 1;
             let number = gatherings.numbers;
             let snapshots = (0..cores).map(|_| None).collect();
-            gatherings.open.insert(number, Gathering { snapshots, lags: BTreeMap::new(), lags_missing: cores, done });
+            gatherings
+                .open
+                .insert(number, Gathering { snapshots, lags: BTreeMap::new(), lags_missing: cores, done });
             number
         };
         let mut cursors = self.cursors_by_owner(core);
@@ -101,7 +103,11 @@ impl Head {
     fn group_gauges(&self, core: &Core, lags: &BTreeMap<GroupId, u64>) -> Vec<GroupGauge> {
         let (state, losses, live) = (self.state.borrow(), self.losses.borrow(), core.live());
         let gauge = |(group, name): (GroupId, &crate::state::GroupName)| GroupGauge {
-            client: live.registry.clients.get(&name.client).map_or_else(|| name.client.to_string(), |c| c.name.clone()),
+            client: live
+                .registry
+                .clients
+                .get(&name.client)
+                .map_or_else(|| name.client.to_string(), |c| c.name.clone()),
             group: name.name.to_string(),
             members: self.members(group) as u64,
             lag: lags.get(&group).copied().unwrap_or(0),

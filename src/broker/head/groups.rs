@@ -9,6 +9,7 @@ use crate::delivery::coordinator::Effect;
 use crate::id::{ClientId, Epoch, GroupId, Offset, Partition, SessionId};
 use crate::state::GroupName;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 /// Sessions that wait until the journal knows their group.
@@ -20,11 +21,13 @@ impl Head {
         if let Some(id) = known {
             return self.join_known(core, session, id);
         }
-        let mut joining = self.joining.borrow_mut();
-        let waiting = joining.entry((client, group.clone())).or_default();
-        waiting.push(session);
-        if waiting.len() == 1 {
-            self.propose(Own::DefineGroup { client, name: group });
+        match self.joining.borrow_mut().entry((client, group.clone())) {
+            // Also when everybody who waited has left: the definition is on its way all the same.
+            Entry::Occupied(mut waiting) => waiting.get_mut().push(session),
+            Entry::Vacant(nobody) => {
+                nobody.insert(vec![session]);
+                self.propose(Own::DefineGroup { client, name: group });
+            }
         }
     }
 

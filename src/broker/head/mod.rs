@@ -81,8 +81,10 @@ pub struct Head {
 impl Head {
     pub(super) fn new(parts: HeadParts, config: &Config, pool: &Pool, cores: usize) -> Rc<Self> {
         let HeadParts { sequencer, state, dir, cluster } = parts;
-        let limits =
-            Limits { total_max: config.server.max_connections, per_address_max: config.server.max_connections_per_address };
+        let limits = Limits {
+            total_max: config.server.max_connections,
+            per_address_max: config.server.max_connections_per_address,
+        };
         Rc::new(Self {
             writer: JournalWriter::new(dir.join("journal"), pool.clone(), sequencer),
             coordinator: RefCell::new(Coordinator::new(state.partitions())),

@@ -32,7 +32,8 @@ impl Loaded {
         let RegistrySource::Files { dir } = &config.registry;
         let tls = ServerTls::load(&config.tls, &ALPN, UnixTime::now());
         let read = files::load(dir, &config.storage).and_then(|loaded| {
-            let schemas = (0..cores).map(|_| SchemaSet::compile(&loaded.registry)).collect::<Result<_, Vec<_>>>();
+            let schemas =
+                (0..cores).map(|_| SchemaSet::compile(&loaded.registry)).collect::<Result<_, Vec<_>>>();
             match schemas {
                 Ok(schemas) => Ok((loaded.registry, schemas)),
                 Err(found) => Err(loaded.schema_problems(&found)),

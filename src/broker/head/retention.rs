@@ -33,7 +33,13 @@ impl Head {
     }
 
     /// The journal says that everything before `start` is gone.
-    pub(super) fn expire(&self, core: &Core, partition: Partition, start: Offset, cursors: Vec<ExpiredCursor>) {
+    pub(super) fn expire(
+        &self,
+        core: &Core,
+        partition: Partition,
+        start: Offset,
+        cursors: Vec<ExpiredCursor>,
+    ) {
         self.groups_expired(partition, start);
         core.post(core.owner_of(partition), Message::Expire { partition, start, cursors });
     }

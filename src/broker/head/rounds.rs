@@ -73,7 +73,8 @@ impl Head {
     /// Takes repeats out of the blocks; how many there were of each submission.
     fn leave_out_repeats(&self, now_ms: u64, submissions: &mut [Submission]) -> Vec<u32> {
         let mut state = self.state.borrow_mut();
-        let screen = |submission: &mut Submission| match state.dedup().screen(now_ms, &submission.block.bytes) {
+        let screen = |submission: &mut Submission| match state.dedup().screen(now_ms, &submission.block.bytes)
+        {
             None => 0,
             Some(kept) => {
                 let before = submission.block.count;
@@ -177,7 +178,9 @@ fn body_of<'a>(draft: &'a Draft, state: &State) -> Body<'a> {
                 body.push(&Command::DefineGroup { id: next_group, client: *client, name });
                 next_group.0 += 1;
             }
-            Own::Expire { partition, start } => body.push(&Command::Expire { partition: *partition, start: *start }),
+            Own::Expire { partition, start } => {
+                body.push(&Command::Expire { partition: *partition, start: *start })
+            }
             Own::Reset { group, partition, offset } => {
                 body.push(&Command::ResetCursor { group: *group, partition: *partition, offset: *offset });
             }

@@ -29,7 +29,11 @@ impl Head {
         let full = free < reserve;
         match self.refusing.get() {
             None if full => {
-                tracing::error!(free_bytes = free, reserve_bytes = reserve, "storage is nearly full: events are refused");
+                tracing::error!(
+                    free_bytes = free,
+                    reserve_bytes = reserve,
+                    "storage is nearly full: events are refused"
+                );
                 self.refusing.set(Some(Refusal::DiskFull));
             }
             Some(Refusal::DiskFull) if !full => {
