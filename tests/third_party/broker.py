@@ -46,6 +46,7 @@ class Broker:
         self._directory = tempfile.TemporaryDirectory(prefix="nistru-third-party-")
         self.directory = Path(self._directory.name)
         self.process = None
+        self.asked_to_stop = False
         self.port = None
         if settings is not None:
             self.configure(settings)
@@ -61,8 +62,8 @@ class Broker:
 
     def start(self):
         """Starts the process and waits until it says that it serves."""
-        log = open(self.log_file, "ab")
-        with log:
+        self.asked_to_stop = False
+        with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 [binary(), "dev", "--dir", self.directory, "--port", "0"],
                 stdin=subprocess.DEVNULL,
@@ -85,8 +86,10 @@ class Broker:
             raise AssertionError(f"the broker does not start:\n{self.log()}") from error
 
     def ask_to_stop(self):
-        """Sends SIGTERM to the process, and to nothing else."""
-        self.process.send_signal(signal.SIGTERM)
+        """Sends SIGTERM to the process, and to nothing else. Once: a second one would mean impatience."""
+        if not self.asked_to_stop:
+            self.process.send_signal(signal.SIGTERM)
+            self.asked_to_stop = True
 
     def stop(self):
         """Stops the process; it must end well, soon, and without having panicked."""

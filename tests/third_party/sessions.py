@@ -13,6 +13,7 @@ from broker import PATIENCE
 from events import BATCH, EVENT, EVENTS, STRUCTURED, assert_stored, encode
 
 SUB_PROTOCOL = "cloudevents.json"
+OPTIONS = {"subprotocols": [SUB_PROTOCOL], "open_timeout": PATIENCE, "close_timeout": PATIENCE}
 
 
 def address(broker, **query) -> str:
@@ -20,15 +21,15 @@ def address(broker, **query) -> str:
 
 
 def consume(broker, group="g", client="demo", **options):
-    """A session of the blocking client; a context manager."""
-    options = {"subprotocols": [SUB_PROTOCOL], "open_timeout": PATIENCE, "close_timeout": PATIENCE, **options}
+    """A session of the blocking client, also a context manager."""
+    # Without a bound: with its queue full the blocking client reads no more, not even the answer to its close.
+    options = {"max_queue": None, "legacy": True, **OPTIONS, **options}
     return connect(address(broker, group=group), ssl=broker.tls(client), proxy=None, **options)
 
 
 def consume_async(broker, group="g", client="demo", **options):
     """A session of the asyncio client; an asynchronous context manager."""
-    options = {"subprotocols": [SUB_PROTOCOL], "open_timeout": PATIENCE, "close_timeout": PATIENCE, **options}
-    return connect_async(address(broker, group=group), ssl=broker.tls(client), proxy=None, **options)
+    return connect_async(address(broker, group=group), ssl=broker.tls(client), proxy=None, **{**OPTIONS, **options})
 
 
 def next_message(session) -> str:

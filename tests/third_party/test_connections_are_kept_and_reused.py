@@ -1,12 +1,12 @@
 """Keep-alive and pipelining, seen from the clients' side of the connection."""
 
 import asyncio
+import socket
 
 import aiohttp
 import h11
 import httpx
 import pytest
-import socket
 
 from broker import PATIENCE
 from events import EVENT, RAW, STRUCTURED, assert_stored, encode, raw_headers, record

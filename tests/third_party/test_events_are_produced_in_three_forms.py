@@ -1,5 +1,7 @@
 """`requests`, `httpx` and `aiohttp` produce single events and batches, with a length or in chunks."""
 
+import asyncio
+
 import aiohttp
 import httpx
 import pytest
@@ -41,8 +43,6 @@ def produced_by_aiohttp(broker, path, headers, body, chunked):
             async with session.post(broker.url + path, data=data, headers=headers) as answer:
                 in_chunks = answer.request_info.headers.get("Transfer-Encoding") == "chunked"
                 return answer.status, await answer.read(), in_chunks
-
-    import asyncio
 
     return asyncio.run(send())
 
