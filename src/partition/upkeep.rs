@@ -4,7 +4,6 @@ use super::error::Error;
 use super::job::{ColdId, Done, Job, JobError, JobKind, Outcome, Work};
 use super::log::{End, Open, Partition};
 use super::map::{MapDisk, Mapped};
-use super::segment::HEADER_BYTES;
 use super::site::Loaded;
 use crate::id::Offset;
 use std::ops::Range;
