@@ -296,16 +296,16 @@ impl Core {
     fn answer(self: &Rc<Self>, partition: Partition, key: FetchKey) {
         match self.owner.with(partition, |owned| owned.look(key)) {
             Looked::Nothing => {}
-            Looked::Events { fetch, next, events } => {
+            Looked::Events { fetch, next, events, ahead } => {
                 self.post(
                     fetch.session.core(),
                     Message::Fetched { session: fetch.session, fetch: fetch.fetch, next, events },
                 );
+                if let Some(job) = ahead {
+                    self.start_cold_read(partition, job);
+                }
             }
-            Looked::Job(job) => {
-                self.metrics.numbers.cold_reads.add(1);
-                self.start_job(partition, job);
-            }
+            Looked::Job(job) => self.start_cold_read(partition, job),
             Looked::GoOn => {
                 let core = self.clone();
                 rt::spawn(async move {
@@ -314,6 +314,11 @@ impl Core {
                 });
             }
         }
+    }
+
+    fn start_cold_read(self: &Rc<Self>, partition: Partition, job: Job<RealDisk>) {
+        self.metrics.numbers.cold_reads.add(1);
+        self.start_job(partition, job);
     }
 
     /// The journal says that everything before `start` is gone; first count who loses what.
@@ -364,6 +369,9 @@ enum Looked {
         fetch: Fetch,
         next: Offset,
         events: Vec<Slice>,
+        /// Brings what comes next. It must run though nobody waits for it: the partition takes it to be under way, and
+        /// whoever reads there next would wait for it for ever.
+        ahead: Option<Job<RealDisk>>,
     },
     /// The fetch waits for this job.
     Job(Job<RealDisk>),
@@ -379,7 +387,11 @@ impl Owned {
         fetch.from = read.next;
         if !read.slices.is_empty() {
             let Some(fetch) = self.fetches.remove(&key) else { return Looked::Nothing };
-            return Looked::Events { fetch, next: read.next, events: read.slices };
+            let ahead = match read.status {
+                Status::Cold { job, .. } => job,
+                Status::More | Status::AtEnd => None,
+            };
+            return Looked::Events { fetch, next: read.next, events: read.slices, ahead };
         }
         match read.status {
             Status::More => Looked::GoOn,

@@ -140,6 +140,17 @@ def pass_by(broker, session, first, count):
     return first + count
 
 
+def test_a_late_consumer_reads_from_all_segments_however_long_ago_they_were_filled(broker):
+    """Some twenty segments of 1 MiB; those at the front are no longer in memory."""
+    for start in range(0, 400, 20):
+        produce(broker, [record(n, type=BLOB, data="y" * 48_000, partitionkey="k") for n in range(start, start + 20)])
+    with consume(broker) as session:
+        for expected in range(400):
+            event = next_event(session)
+            assert event["id"] == str(expected)
+            confirm(session, event["offset"])
+
+
 def test_the_window_of_unconfirmed_events_holds_the_rest_back(make_broker):
     broker = make_broker(delivery={"window_events": "10"})
     produce(broker, records(25, partitionkey="k"))
