@@ -7,6 +7,9 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
+/// Attributes of one event that CloudEvents does not define.
+pub const EXTENSIONS_MAX: usize = 256;
+
 /// The value of an attribute as a request carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scalar<'a> {
@@ -138,6 +141,10 @@ impl<'a> Attributes<'a> {
         if name.is_empty() || !name.bytes().all(sound) {
             return Err(AttributeError::new(&name, "is not an attribute name: only a-z and 0-9 may be used"));
         }
+        if self.extensions.len() == EXTENSIONS_MAX {
+            let reason = format!("is one too many: an event may have {EXTENSIONS_MAX} attributes of its own");
+            return Err(AttributeError::new(&name, reason));
+        }
         self.extensions.push((name, value));
         Ok(())
     }
@@ -267,6 +274,17 @@ mod tests {
         }
         assert_eq!(refused("retries", Scalar::Integer(i32::MIN)), None);
         assert_eq!(refused("sampled", Scalar::Boolean(false)), None);
+    }
+
+    #[test]
+    fn extensions_are_limited() {
+        let names: Vec<_> = (0..=EXTENSIONS_MAX).map(|n| format!("x{n}")).collect();
+        let mut attributes = complete();
+        for name in &names[..EXTENSIONS_MAX] {
+            attributes.set(name.into(), text("")).unwrap();
+        }
+        let error = attributes.set((&names[EXTENSIONS_MAX]).into(), text("")).unwrap_err();
+        assert_eq!(error.name, names[EXTENSIONS_MAX]);
     }
 
     #[test]

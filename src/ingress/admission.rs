@@ -2,18 +2,21 @@
 
 use super::binary;
 use super::block::{Block, Builder};
-use super::rejection::{Fault, Faults, Rejection};
+use super::rejection::{Fault, Faults, Place, Rejection, Status};
 use super::request::{Form, Produced};
 use super::rules::Event;
 use super::structured;
-use crate::event::json::{self, Tape};
+use crate::event::json::{self, Document, JsonError, Problem, Tape};
 use crate::event::media_type::MediaType;
 use crate::registry::model::{Client, EventType, Producer, Registry};
 use crate::schema::SchemaSet;
 use std::num::NonZeroU8;
 
 /// Bytes of a request that one step looks at, rounded up to whole events: well under a millisecond of work.
-pub const STEP_BYTES: usize = 128 << 10;
+pub const STEP_BYTES: usize = 64 << 10;
+
+/// An escape of a surrogate pair, the longest thing of which a part is not merely unfinished but wrong.
+const ESCAPE_BYTES_MAX: usize = 12;
 
 /// What an event costs at least, as bytes: small ones are not cheaper to check.
 const EVENT_BYTES_MIN: usize = 512;
@@ -47,6 +50,8 @@ pub struct Authority<'a> {
 pub struct Admission<'a> {
     authority: Authority<'a>,
     produced: Produced<'a>,
+    /// Bytes that an event may take as sent; see [`Authority::event_text_max`].
+    event_text_max: usize,
     tape: Tape,
     builder: Builder,
     faults: Faults,
@@ -70,6 +75,14 @@ impl Authority<'_> {
             (None, None) => self.settings.event_bytes_max,
         }
     }
+
+    /// How many bytes of text to read as one event before calling it too large, whatever its type: twice the largest
+    /// limit there is, as escapes and spaces between attributes may vanish, but data does not. It bounds a step.
+    fn event_text_max(&self) -> usize {
+        let client = self.client.limits.event_bytes_max.unwrap_or(self.settings.event_bytes_max);
+        let types = self.registry.types.iter().filter_map(|event_type| event_type.event_bytes_max);
+        types.fold(client, usize::max).saturating_mul(2)
+    }
 }
 
 impl<'a> Admission<'a> {
@@ -80,6 +93,7 @@ impl<'a> Admission<'a> {
         Self {
             authority,
             produced,
+            event_text_max: authority.event_text_max(),
             tape: Tape::for_text(body),
             builder: Builder::new(body + body / 8 + 256),
             faults: Faults::default(),
@@ -131,11 +145,16 @@ impl<'a> Admission<'a> {
     }
 
     fn raw(&mut self) -> Result<(), Fault> {
-        let Self { authority, produced, tape, builder, faults, progress } = self;
+        let Self { authority, produced, event_text_max, tape, builder, faults, progress } = self;
         *progress = Progress::Finished;
         let content = binary::content(produced)?;
+        if produced.body.len() > *event_text_max {
+            return Err(too_large(*event_text_max));
+        }
         let document = match content {
-            Some(binary::Content::Json) => Some(tape.read_all(produced.body).map_err(malformed_json)?),
+            Some(binary::Content::Json) => {
+                Some(tape.read_all(produced.body).map_err(|error| malformed(0, error))?)
+            }
             _ => None,
         };
         let event = binary::read(produced, content, document.as_ref());
@@ -145,10 +164,11 @@ impl<'a> Admission<'a> {
     }
 
     fn single(&mut self) -> Result<(), Fault> {
-        let Self { authority, produced, tape, builder, faults, progress } = self;
+        let Self { authority, produced, event_text_max, tape, builder, faults, progress } = self;
         *progress = Progress::Finished;
         check_content_type(produced)?;
-        let document = tape.read_all(produced.body).map_err(malformed_json)?;
+        let (document, end) = read_event(tape, produced.body, 0, *event_text_max)?;
+        check_end(produced.body, end)?;
         let root = document.root();
         let mut taker = Taker { authority, builder, faults };
         taker.take(None, || structured::id(root), structured::read(root));
@@ -181,7 +201,7 @@ impl<'a> Admission<'a> {
             match body.get(at) {
                 Some(b',') => (at, index) = (at + 1, index + 1),
                 Some(b']') => return self.close_batch(at + 1).map_err(|fault| (None, fault)),
-                _ => return Err((None, malformed_at(at, "expected \",\" or \"]\" after an event"))),
+                found => return Err((None, malformed(at, no_comma(found)))),
             }
         }
         self.progress = Progress::Batch(at, index);
@@ -190,27 +210,20 @@ impl<'a> Admission<'a> {
 
     /// Takes the event at `at` and tells where it ends.
     fn batched_event(&mut self, at: usize, index: u32) -> Result<usize, Fault> {
-        let Self { authority, produced, tape, builder, faults, .. } = self;
-        let (document, length) = tape.read(&produced.body[at..]).map_err(|mut error| {
-            error.at += at;
-            malformed_json(error)
-        })?;
+        let Self { authority, produced, event_text_max, tape, builder, faults, .. } = self;
+        let (document, end) = read_event(tape, produced.body, at, *event_text_max)?;
         let root = document.root();
         let mut taker = Taker { authority, builder, faults };
         if taker.take(Some(index), || structured::id(root), structured::read(root)) {
             taker.refuse_repeated(index, root);
         }
-        Ok(at + length)
+        Ok(end)
     }
 
     /// Nothing but whitespace may follow the array, which ends at `end`.
     fn close_batch(&mut self, end: usize) -> Result<(), Fault> {
         self.progress = Progress::Finished;
-        let rest = &self.produced.body[end..];
-        match json::whitespace(rest) {
-            spaces if spaces == rest.len() => Ok(()),
-            spaces => Err(malformed_at(end + spaces, "expected the end of the body after the array")),
-        }
+        check_end(self.produced.body, end)
     }
 }
 
@@ -271,10 +284,46 @@ fn check_content_type(produced: &Produced<'_>) -> Result<(), Fault> {
     }
 }
 
-fn malformed_json(error: json::JsonError) -> Fault {
+/// Reads the value at `at` of `body`, which may take `max` bytes, and tells where it ends.
+fn read_event<'t>(
+    tape: &'t mut Tape,
+    body: &'t [u8],
+    at: usize,
+    max: usize,
+) -> Result<(Document<'t>, usize), Fault> {
+    let text = &body[at..body.len().min(at.saturating_add(max))];
+    let cut = at + text.len() < body.len();
+    match tape.read(text) {
+        Ok((document, length)) => Ok((document, at + length)),
+        Err(error) if cut && error.at + ESCAPE_BYTES_MAX > text.len() => Err(too_large(max)),
+        Err(error) => Err(malformed(at, error)),
+    }
+}
+
+/// What is wrong when `found` follows an event of a batch.
+fn no_comma(found: Option<&u8>) -> JsonError {
+    let problem = match found {
+        Some(_) => Problem::Expected("\",\" or \"]\" after an event"),
+        None => Problem::Ended,
+    };
+    JsonError { at: 0, problem }
+}
+
+/// Refuses anything but whitespace after what ends at `end`.
+fn check_end(body: &[u8], end: usize) -> Result<(), Fault> {
+    match end + json::whitespace(&body[end..]) {
+        at if at == body.len() => Ok(()),
+        at => Err(malformed(at, JsonError { at: 0, problem: Problem::Expected("the end of the text") })),
+    }
+}
+
+/// `error` was met in what starts at byte `start` of the body.
+fn malformed(start: usize, error: JsonError) -> Fault {
+    let error = JsonError { at: start + error.at, ..error };
     Fault::malformed(format!("the body is {error}"))
 }
 
-fn malformed_at(at: usize, problem: &str) -> Fault {
-    Fault::malformed(format!("the body is not valid JSON at byte {at}: {problem}"))
+fn too_large(max: usize) -> Fault {
+    let reason = format!("the event takes more than {max} bytes as sent, and is too large whatever its type");
+    Fault { status: Status::TooLarge, place: Place::Whole, reason }
 }

@@ -2,6 +2,12 @@
 
 use super::{DEPTH_MAX, JsonError, Kind, Node, Problem};
 use crate::event::string;
+use ahash::RandomState;
+use smallvec::SmallVec;
+use std::collections::HashSet;
+
+/// Objects of up to so many members are checked for repeated names without a table.
+const FEW_NAMES: u32 = 16;
 
 /// A walk over one value.
 pub(super) struct Reader<'t, 'a> {
@@ -86,7 +92,7 @@ impl<'t, 'a> Reader<'t, 'a> {
                 _ => return self.fail(Problem::Expected("\",\" or \"}\"")),
             }
         }
-        self.unique_names(object)?;
+        self.unique_names(object, count)?;
         Ok(count)
     }
 
@@ -194,28 +200,37 @@ impl<'t, 'a> Reader<'t, 'a> {
     }
 
     /// Refuses an object, complete up to its last member, that has a name twice.
-    ///
-    /// Names whose lengths and outer letters fall into different bits of a word cannot be equal, which settles nearly
-    /// every ordinary object in one pass. What is left is sorted, so that no object costs more than n log n.
-    fn unique_names(&self, object: usize) -> Result<(), JsonError> {
-        let mut seen = 0_u64;
-        let mut doubtful = false;
-        for name in self.names(object) {
-            let bit = 1 << name_class(self.bytes_of(name));
-            doubtful |= seen & bit != 0 || name.kind == Kind::Escaped;
-            seen |= bit;
-        }
-        if doubtful { self.unique_sorted(object) } else { Ok(()) }
-    }
-
-    fn unique_sorted(&self, object: usize) -> Result<(), JsonError> {
-        let name_and_place = |name: Node| (string::unescaped_bytes(self.bytes_of(name)), name.start as usize);
-        let mut names: Vec<_> = self.names(object).map(name_and_place).collect();
-        names.sort_unstable();
-        match names.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1).min() {
-            Some(start) => Err(JsonError { at: start - 1, problem: Problem::Repeated }),
+    fn unique_names(&self, object: usize, count: u32) -> Result<(), JsonError> {
+        let repeated = match count {
+            0..=FEW_NAMES => self.repeated_among_few(object),
+            _ => self.repeated_among_many(object),
+        };
+        match repeated {
+            Some(name) => Err(JsonError { at: name.start as usize - 1, problem: Problem::Repeated }),
             None => Ok(()),
         }
+    }
+
+    /// The first name of a small object that was there before: each is compared with those before it, which rarely
+    /// takes more than a look at the lengths.
+    fn repeated_among_few(&self, object: usize) -> Option<Node> {
+        let mut earlier = SmallVec::<[&[u8]; FEW_NAMES as usize]>::new();
+        for name in self.names(object) {
+            if name.kind == Kind::Escaped {
+                return self.repeated_among_many(object);
+            }
+            let text = self.bytes_of(name);
+            if earlier.contains(&text) {
+                return Some(name);
+            }
+            earlier.push(text);
+        }
+        None
+    }
+
+    fn repeated_among_many(&self, object: usize) -> Option<Node> {
+        let mut earlier = HashSet::with_hasher(RandomState::new());
+        self.names(object).find(|name| !earlier.insert(string::unescaped_bytes(self.bytes_of(*name))))
     }
 
     fn bytes_of(&self, node: Node) -> &[u8] {
@@ -231,12 +246,6 @@ impl<'t, 'a> Reader<'t, 'a> {
             Some(name)
         })
     }
-}
-
-/// A number below 64, the same for equal names.
-fn name_class(name: &[u8]) -> u32 {
-    let (first, last) = (name.first().unwrap_or(&0), name.last().unwrap_or(&0));
-    (name.len() as u32 * 29 + u32::from(*first) * 7 + u32::from(*last)) % 64
 }
 
 #[cfg(test)]

@@ -33,9 +33,9 @@ fn what_is_no_array_of_events_is_400() {
         ("".to_owned(), "must be a JSON array"),
         (event.clone(), "must be a JSON array"),
         ("[".to_owned(), "event 0: the body is not valid JSON at byte 1"),
-        ("[] []".to_owned(), "at byte 3: expected the end of the body"),
+        ("[] []".to_owned(), "at byte 3: expected the end of the text"),
         ("[]]".to_owned(), "at byte 2: expected the end"),
-        (format!("[{event}"), "expected \",\" or \"]\""),
+        (format!("[{event}"), "the text ends inside a value"),
         (format!("[{event},]"), "event 1: the body is not valid JSON at byte"),
         (format!("[{event}]x"), "expected the end"),
         (format!("[{event} {event}]"), "expected \",\""),
@@ -103,6 +103,29 @@ fn a_megabyte_of_nonsense_is_counted_but_not_spelt_out() {
     assert!(rejection.to_string().ends_with("and 299000 more errors"));
     let long = any_event(&"x".repeat(60_000), r#","time":"x""#);
     assert!(world.batch(array(&[long])).unwrap_err().to_string().len() < 1000);
+}
+
+#[test]
+fn an_event_is_read_to_twice_the_limit_and_ends_the_request_beyond() {
+    let world = World::new();
+    let of_text = |bytes: usize| any_event(&" ".repeat(bytes - any_event("", "").len()), "");
+    let spaced = |bytes: usize| any_event("1", &" ".repeat(bytes - any_event("1", "").len()));
+    let max = 128 << 10;
+    assert!(world.event(spaced(max)).is_ok());
+    assert!(world.batch(array(&[spaced(max), any_event("2", "")])).is_ok());
+    let (status, text) = refusal(world.batch(array(&[of_text(max), any_event("2", "{")])));
+    assert_eq!((status, text.lines().count()), (400, 2), "{text}");
+    for body in [array(&[any_event("1", ""), spaced(max + 1), "{".to_owned()]), array(&[of_text(max + 1)])] {
+        let (status, text) = refusal(world.batch(body));
+        assert_eq!(status, 413);
+        assert!(text.contains("more than 131072 bytes as sent") && text.starts_with("event "), "{text}");
+    }
+    for cut in 0..14 {
+        let event =
+            any_event(&format!("{}{}", "x".repeat(max - 12 - cut - 28), r"\ud83d\ude00".repeat(20)), "");
+        assert_eq!(refusal(world.event(&event)).0, 413, "{cut}");
+    }
+    assert_eq!(refusal(world.raw("application/json", &[], &vec![b'['; max + 1])).0, 413);
 }
 
 #[test]
