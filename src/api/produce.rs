@@ -98,18 +98,23 @@ fn refused(core: &Core, refusal: Refusal) -> Problem {
 }
 
 fn problem(rejection: &Rejection) -> Problem {
-    let mut problem = Problem::new(Status(rejection.status.code()), rejection.to_string());
+    let detail = match rejection.errors.len() + rejection.more {
+        1 => "nothing was stored because of one error".to_owned(),
+        errors => format!("nothing was stored because of {errors} errors"),
+    };
+    let mut problem = Problem::new(Status(rejection.status.code()), detail);
     problem.errors = rejection.errors.iter().map(error).collect();
     problem
 }
 
 fn error(error: &EventError) -> ProblemError {
     let fault = &error.fault;
-    let (attribute, pointer) = match &fault.place {
-        Place::Whole => (None, None),
-        Place::Attribute(name) => (Some(name.clone()), None),
-        Place::Header(name) => (Some((*name).to_owned()), None),
-        Place::Data(pointer) => (None, Some(pointer.clone())),
+    let reason = fault.reason.clone();
+    let (attribute, pointer, detail) = match &fault.place {
+        Place::Whole => (None, None, reason),
+        Place::Attribute(name) => (Some(name.clone()), None, reason),
+        Place::Header(name) => (None, None, format!("header {name} {reason}")),
+        Place::Data(pointer) => (None, Some(pointer.clone()), reason),
     };
     ProblemError {
         event: error.index.map(|index| index as usize),
@@ -117,6 +122,6 @@ fn error(error: &EventError) -> ProblemError {
         attribute,
         pointer,
         status: fault.status.code(),
-        detail: fault.reason.clone(),
+        detail,
     }
 }

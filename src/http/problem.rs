@@ -119,8 +119,10 @@ impl ProblemError {
         if let Some(attribute) = &self.attribute {
             let _ = write!(line, "attribute {attribute:?}: ");
         }
-        if let Some(pointer) = &self.pointer {
-            let _ = write!(line, "data at {pointer:?}: ");
+        match self.pointer.as_deref() {
+            Some("") => line.push_str("data: "),
+            Some(pointer) => drop(write!(line, "data at {pointer:?}: ")),
+            None => {}
         }
         line.push_str(&self.detail);
     }

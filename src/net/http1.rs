@@ -4,8 +4,8 @@ use super::connection::Connection;
 use crate::api::{self, Outcome, Peer, Verdict};
 use crate::broker::Core;
 use crate::broker::budget::Permit;
-use crate::http::h1::{CONTINUE, Exchange, Framing, Parser, Step};
-use crate::http::{Request, Response, Status};
+use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
+use crate::http::{Problem, Request, Response, Status};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -134,13 +134,16 @@ impl Http1 {
         };
         let expected = match framing {
             Framing::None => 0,
-            Framing::Length(length) => length.min(bytes_max as u64) as usize,
+            Framing::Length(length) if length > bytes_max as u64 => {
+                let error = Error::BodyTooLarge(bytes_max);
+                let problem = Problem::new(error.status(), error.to_string());
+                let response = problem.respond_to(&head.request.headers).closing();
+                return self.respond(exchange, &response).await.map(Some);
+            }
+            Framing::Length(length) => length as usize,
             Framing::Chunked => bytes_max,
         };
-        if let Err(error) = self.parser.keep_body(bytes_max) {
-            let response = Response::text(error.status(), error.to_string()).closing();
-            return self.respond(exchange, &response).await.map(Some);
-        }
+        self.parser.keep_body(bytes_max).map_err(io::Error::other)?;
         self.permit = Some(self.core.budget.take(expected).await);
         if expects_continue && self.input.is_empty() {
             self.connection.queue(CONTINUE)?;
