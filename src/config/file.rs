@@ -66,7 +66,6 @@ fn server(document: &Document<'_>, mut section: Section<'_, '_>) -> Server {
         event_bytes_max: size(&mut section, "event_bytes_max", KIB, 16 * MIB, default.event_bytes_max),
         time_skew: section.within("time_skew", Duration::ZERO..=DAY, default.time_skew),
         head_bytes_max: size(&mut section, "head_bytes_max", KIB, MIB, default.head_bytes_max),
-        headers_max: section.within("headers_max", 16..=1000, default.headers_max),
     };
     section.finish();
     server

@@ -69,8 +69,6 @@ pub struct Server {
     pub time_skew: Duration,
     /// Largest request line and header section together.
     pub head_bytes_max: usize,
-    /// Most header fields of one request.
-    pub headers_max: usize,
 }
 
 /// `[tls]`. The three paths have no default.
@@ -204,7 +202,6 @@ impl Default for Server {
             event_bytes_max: 64 * KIB,
             time_skew: Duration::from_secs(5),
             head_bytes_max: 16 * KIB,
-            headers_max: 100,
         }
     }
 }
@@ -255,8 +252,10 @@ impl Default for Delivery {
             window_events: 2_000,
             window_bytes: 4 * 1024 * KIB,
             ping_interval: Duration::from_secs(30),
-            pong_timeout: Duration::from_secs(20),
-            revoke_grace: Duration::from_secs(5),
+            // Longer than most clients work on one event without reading the next frame.
+            pong_timeout: Duration::from_secs(60),
+            // A joining member waits at most this long for a busy one, and gets its first event well within a second.
+            revoke_grace: Duration::from_millis(500),
         }
     }
 }
