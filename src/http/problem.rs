@@ -15,8 +15,8 @@ pub struct Problem {
     pub detail: String,
     /// The events that failed, when the request was about events.
     pub errors: Vec<ProblemError>,
-    /// For 429 and 503: seconds after which trying again makes sense.
-    pub retry_after_s: Option<u32>,
+    /// Header fields that the status asks for: `Retry-After`, `Allow`, `Upgrade`.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// One failing event, or one failing part of it.
@@ -55,13 +55,18 @@ struct Details<'a> {
 impl Problem {
     /// A problem that is about no event in particular.
     pub fn new(status: Status, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+        Self { status, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
     }
 
-    /// Says when to try again.
-    pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
+    /// Adds a header field to the answer.
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
         self
+    }
+
+    /// Says in how many seconds trying again makes sense (429 and 503).
+    pub fn retry_after(self, seconds: u32) -> Self {
+        self.with_header("Retry-After", seconds.to_string())
     }
 
     /// The answer in the form that the request's `Accept` asks for.
@@ -70,10 +75,7 @@ impl Problem {
             true => Response::new(self.status).with_body("application/problem+json", self.to_json()),
             false => Response::text(self.status, self.to_text()),
         };
-        match self.retry_after_s {
-            Some(seconds) => response.with_header("Retry-After", itoa::Buffer::new().format(seconds)),
-            None => response,
-        }
+        self.headers.iter().fold(response, |response, (name, value)| response.with_header(name, value))
     }
 
     /// The detail, then one line for each failing event.
@@ -117,8 +119,10 @@ impl ProblemError {
         if let Some(attribute) = &self.attribute {
             let _ = write!(line, "attribute {attribute:?}: ");
         }
-        if let Some(pointer) = &self.pointer {
-            let _ = write!(line, "data at {pointer:?}: ");
+        match self.pointer.as_deref() {
+            Some("") => line.push_str("data: "),
+            Some(pointer) => drop(write!(line, "data at {pointer:?}: ")),
+            None => {}
         }
         line.push_str(&self.detail);
     }

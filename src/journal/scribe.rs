@@ -19,6 +19,9 @@ pub(crate) struct Scribe {
     nonce: u64,
 }
 
+/// Index and body of frames.
+type Bodies = Vec<(FrameIndex, Vec<u8>)>;
+
 impl Scribe {
     /// A new journal in `dir`.
     pub fn new(dir: &Path) -> Self {
@@ -26,7 +29,7 @@ impl Scribe {
     }
 
     /// Recovers the journal in `dir`; also returns index and body of what would be replayed.
-    pub fn resume(dir: &Path, after: &Mark) -> Result<(Vec<(FrameIndex, Vec<u8>)>, Self), RecoveryError> {
+    pub fn resume(dir: &Path, after: &Mark) -> Result<(Bodies, Self), RecoveryError> {
         let recovered = reopen(dir, after)?;
         let mut frames = Vec::new();
         let mut visit = |header: &FrameHeader, body: &[u8]| {

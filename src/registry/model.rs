@@ -69,7 +69,7 @@ pub struct ClientLimits {
 }
 
 /// An event type.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EventType {
     /// Index in `Registry::types`.
     pub slot: usize,
@@ -87,7 +87,7 @@ pub struct EventType {
 }
 
 /// A schema as read, before any core compiles it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SchemaSource {
     /// The schema itself.
     pub json: serde_json::Value,
@@ -102,6 +102,36 @@ pub struct PayloadKinds {
 }
 
 impl Registry {
+    /// A registry of `types` and `clients`, whose names, GUIDs and certificates differ. Gives the types their
+    /// slots; their ids stay as they are.
+    pub fn new(mut types: Vec<EventType>, clients: Vec<Client>) -> Self {
+        types.sort_by(|a, b| a.name.cmp(&b.name));
+        let number = |(slot, event_type)| Arc::new(EventType { slot, ..event_type });
+        let types: Vec<_> = types.into_iter().enumerate().map(number).collect();
+        let holds = |client: &Client| {
+            let id = client.id;
+            client.certificates.iter().cloned().map(move |key| (key, id)).collect::<Vec<_>>()
+        };
+        Self {
+            type_by_name: by_name(&types),
+            types,
+            client_by_certificate: clients.iter().flat_map(holds).collect(),
+            clients: clients.into_iter().map(|client| (client.id, Arc::new(client))).collect(),
+        }
+    }
+
+    /// The same registry with the numbers that the journal gave to the types.
+    pub fn with_type_ids(mut self, id_of: impl Fn(&str) -> TypeId) -> Self {
+        // The map shares the types; without it they can be changed where they are.
+        self.type_by_name.clear();
+        for event_type in &mut self.types {
+            let id = id_of(&event_type.name);
+            Arc::make_mut(event_type).id = id;
+        }
+        self.type_by_name = by_name(&self.types);
+        self
+    }
+
     /// The enabled or disabled client that holds `certificate`.
     pub fn client_of(&self, certificate: &CertificateKey) -> Option<&Arc<Client>> {
         self.clients.get(self.client_by_certificate.get(certificate)?)
@@ -110,5 +140,37 @@ impl Registry {
     /// Numbers of the types that `consumer` may receive.
     pub fn type_ids(&self, consumer: &Consumer) -> BTreeSet<TypeId> {
         consumer.types.iter().filter_map(|name| Some(self.type_by_name.get(name)?.id)).collect()
+    }
+}
+
+fn by_name(types: &[Arc<EventType>]) -> HashMap<String, Arc<EventType>> {
+    types.iter().map(|event_type| (event_type.name.clone(), event_type.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event_type(name: &str) -> EventType {
+        EventType {
+            slot: 99,
+            name: name.into(),
+            id: TypeId(0),
+            schema: None,
+            payloads: PayloadKinds { json: true, text: true, binary: true },
+            event_bytes_max: None,
+            dedup_window_s: 0,
+        }
+    }
+
+    #[test]
+    fn slots_follow_the_names_and_ids_follow_the_journal() {
+        let registry = Registry::new(vec![event_type("b"), event_type("a")], Vec::new());
+        let registry = registry.with_type_ids(|name| TypeId(if name == "a" { 7 } else { 3 }));
+        let listed: Vec<_> = registry.types.iter().map(|t| (t.name.as_str(), t.slot, t.id)).collect();
+        assert_eq!(listed, [("a", 0, TypeId(7)), ("b", 1, TypeId(3))]);
+        assert!(Arc::ptr_eq(&registry.type_by_name["b"], &registry.types[1]));
+        let consumer = Consumer { types: ["a".to_owned(), "gone".to_owned()].into() };
+        assert_eq!(registry.type_ids(&consumer), [TypeId(7)].into());
     }
 }

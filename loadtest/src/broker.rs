@@ -1,0 +1,125 @@
+//! The broker under test: one that runs, or one started here and stopped by its process id.
+
+use crate::args::Options;
+use nistru::client::Endpoint;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longest wait for the broker's ready line, and for its end.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where to connect, and the process if it is ours.
+pub struct Broker {
+    pub endpoint: Endpoint,
+    started: Option<Started>,
+}
+
+/// Dropping it stops the process, then removes the directory.
+struct Started {
+    child: Child,
+    /// The broker would be killed by its next line if nobody held the other end.
+    _stdout: BufReader<ChildStdout>,
+    _dir: TempDir,
+}
+
+impl Broker {
+    /// Starts a broker if the options ask for one.
+    pub fn open(options: &Options) -> Result<Self, String> {
+        match &options.start.spawn {
+            None => {
+                let endpoint = options.target.endpoint().map_err(|error| error.to_string())?;
+                Ok(Self { endpoint, started: None })
+            }
+            Some(_) => Self::start(options),
+        }
+    }
+
+    fn start(options: &Options) -> Result<Self, String> {
+        let work_dir = &options.start.work_dir;
+        let dir = tempfile::Builder::new()
+            .prefix("nistru-load-")
+            .tempdir_in(work_dir)
+            .map_err(|error| format!("{}: {error}", work_dir.display()))?;
+        let (child, stdout) = spawn(options, &dir)?;
+        let (url, started) = await_ready(child, stdout, dir)?;
+        let endpoint = Endpoint::of_dev(&url, started._dir.path(), &options.target.name);
+        Ok(Self { endpoint: endpoint.map_err(|error| error.to_string())?, started: Some(started) })
+    }
+
+    /// The process, if it was started here.
+    pub fn pid(&self) -> Option<u32> {
+        self.started.as_ref().map(|started| started.child.id())
+    }
+}
+
+fn spawn(options: &Options, dir: &TempDir) -> Result<(Child, ChildStdout), String> {
+    let program = options.start.spawn.as_deref().unwrap_or("nistru".as_ref());
+    let mut command = Command::new(program);
+    command.args(["dev", "--port", "0", "--dir"]).arg(dir.path());
+    if let Some(cores) = options.start.cores {
+        command.args(["--cores", &cores.to_string()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child =
+        command.spawn().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    let stdout = child.stdout.take().ok_or("the broker has no standard output")?;
+    Ok((child, stdout))
+}
+
+/// Waits for the line `ready URL`.
+fn await_ready(child: Child, stdout: ChildStdout, dir: TempDir) -> Result<(String, Started), String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let url = loop {
+            line.clear();
+            match stdout.read_line(&mut line) {
+                Ok(0) | Err(_) => break None,
+                Ok(_) => {}
+            }
+            if let Some(url) = line.strip_prefix("ready ") {
+                break Some(url.trim().to_owned());
+            }
+        };
+        let _ = sender.send((url, stdout));
+    });
+    let mut child = child;
+    match receiver.recv_timeout(START_PATIENCE) {
+        Ok((Some(url), stdout)) => Ok((url, Started { child, _stdout: stdout, _dir: dir })),
+        Ok((None, _)) => Err(format!("the broker ended before it was ready ({})", stop(&mut child))),
+        Err(_) => Err(format!("the broker was not ready within {START_PATIENCE:?} ({})", stop(&mut child))),
+    }
+}
+
+/// Asks the process to end, kills it if it does not, and says how it ended.
+fn stop(child: &mut Child) -> String {
+    // It may have ended by itself, which the wait below tells.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    let deadline = Instant::now() + STOP_PATIENCE;
+    while Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.to_string(),
+            Ok(None) => thread::sleep(Duration::from_millis(20)),
+            Err(error) => return error.to_string(),
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    format!("killed: it did not end within {STOP_PATIENCE:?}")
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let end = stop(&mut self.child);
+        if end != "exit status: 0" {
+            eprintln!("nistru-loadtest: the broker's end: {end}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The public interface: which endpoint a request is for, whether its client may use it, and the answer.
+//!
+//! Requests and responses know no HTTP version and no socket. What a request needs of the broker it asks of its core.
+
+pub mod consume;
+mod produce;
+mod upgrade;
+
+pub use upgrade::Upgrade;
+
+use crate::auth::{self, CertificateProblem};
+use crate::broker::Core;
+use crate::broker::live::Live;
+use crate::http::{Method, Problem, Request, Response, Status};
+use crate::ingress::Form;
+use crate::registry::model::{CertificateKey, Client};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Who is at the other end of a connection, as far as the handshake told.
+pub struct Peer {
+    pub address: IpAddr,
+    /// The certificate, or what is wrong with it.
+    pub certificate: Result<CertificateKey, CertificateProblem>,
+}
+
+/// What to do with a request whose head has come.
+pub enum Verdict {
+    /// Read its body, of this many bytes at most.
+    Read { bytes_max: usize },
+    /// Answer at once.
+    Refuse(Problem),
+}
+
+/// The answer to a request.
+pub enum Outcome {
+    Response(Response),
+    /// The response switches to WebSocket.
+    Upgrade(Response, Box<Upgrade>),
+}
+
+/// An endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Produce(Form),
+    ConsumeByWebSocket,
+}
+
+/// Judges a request by its head: an answer that needs no body is given before the body is sent.
+pub fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
+    let live = core.live();
+    let judged = client_of(&live, peer).and_then(|client| {
+        let endpoint = endpoint_of(request)?;
+        Ok((client, endpoint))
+    });
+    match judged {
+        Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => Verdict::Refuse(not_a("producer")),
+        Ok((client, Endpoint::Produce(_))) => Verdict::Read {
+            bytes_max: client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max),
+        },
+        Ok((_, Endpoint::ConsumeByWebSocket)) => Verdict::Read { bytes_max: 0 },
+        Err(problem) => Verdict::Refuse(problem),
+    }
+}
+
+/// Answers a complete request.
+pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome {
+    let live = core.live();
+    // The registry may have changed since the head was judged.
+    let answered = match client_of(&live, peer).and_then(|client| Ok((client, endpoint_of(request)?))) {
+        Ok((client, Endpoint::Produce(form))) => {
+            produce::produce(core, &live, client, form, request).await.map(Outcome::Response)
+        }
+        Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(client, request)
+            .map(|(response, upgrade)| Outcome::Upgrade(response, Box::new(upgrade))),
+        Err(problem) => Err(problem),
+    };
+    answered.unwrap_or_else(|problem| Outcome::Response(problem.respond_to(&request.headers)))
+}
+
+/// The client at the other end, if it may come in.
+fn client_of<'l>(live: &'l Live, peer: &Peer) -> Result<&'l Arc<Client>, Problem> {
+    let certificate = peer.certificate.as_ref().map_err(certificate_problem)?;
+    auth::authorise(&live.registry, certificate, peer.address)
+        .map_err(|problem| Problem::new(Status::UNAUTHORIZED, problem.to_string()))
+}
+
+fn certificate_problem(problem: &CertificateProblem) -> Problem {
+    let status = match problem {
+        CertificateProblem::Missing
+        | CertificateProblem::UnknownIssuer(_)
+        | CertificateProblem::Unusable(_) => Status::BAD_REQUEST,
+        CertificateProblem::Expired(_) | CertificateProblem::NotYetValid(_) | CertificateProblem::Revoked => {
+            Status::UNAUTHORIZED
+        }
+    };
+    Problem::new(status, problem.to_string())
+}
+
+fn not_a(role: &str) -> Problem {
+    Problem::new(Status::UNAUTHORIZED, format!("the client is not registered as a {role}"))
+}
+
+fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
+    let (endpoint, method) = match request.path.as_str() {
+        "/ce/produce/raw" => (Endpoint::Produce(Form::Raw), Method::Post),
+        "/ce/produce/event" => (Endpoint::Produce(Form::Event), Method::Post),
+        "/ce/produce/events" => (Endpoint::Produce(Form::Batch), Method::Post),
+        "/ce/consume/ws" => (Endpoint::ConsumeByWebSocket, Method::Get),
+        _ => return Err(Problem::new(Status::NOT_FOUND, "there is no such endpoint")),
+    };
+    if request.method == method {
+        return Ok(endpoint);
+    }
+    let name = method.name();
+    Err(Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {name} requests only"))
+        .with_header("Allow", name))
+}

@@ -1,0 +1,127 @@
+//! The three produce endpoints: authorise, validate, store, answer 202.
+
+use super::not_a;
+use crate::broker::Core;
+use crate::broker::live::Live;
+use crate::broker::refusal::Refusal;
+use crate::http::query::Query;
+use crate::http::{Problem, ProblemError, Request, Response, Status};
+use crate::ingress::{
+    Admission, Authority, Block, EventError, Form, Place, Produced, Rejection, STEP_BYTES, Settings,
+};
+use crate::metrics;
+use crate::registry::model::Client;
+use crate::rt;
+use std::time::Instant;
+
+/// Stores the events of `request`, all or nothing.
+pub(super) async fn produce(
+    core: &Core,
+    live: &Live,
+    client: &Client,
+    form: Form,
+    request: &Request,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    check_query(request)?;
+    let block = admit(core, live, client, form, request).await?;
+    let (events, bytes) = (u64::from(block.count), block.bytes.len() as u64);
+    if events > 0 {
+        let receipt = core.store(block).await.map_err(|refusal| refused(core, refusal))?;
+        let numbers = &core.metrics.numbers;
+        numbers.events_produced.add(events);
+        numbers.bytes_produced.add(bytes);
+        numbers.events_deduplicated.add(u64::from(receipt.repeats));
+    }
+    metrics::record(&core.metrics.distributions.produce_ns, started.elapsed());
+    Ok(Response::new(Status::ACCEPTED))
+}
+
+fn check_query(request: &Request) -> Result<(), Problem> {
+    let query = Query::parse(request.query.as_deref().unwrap_or_default());
+    query.and_then(|query| query.only(&[])).map_err(|e| Problem::new(Status::BAD_REQUEST, e.to_string()))
+}
+
+/// Turns the request into records, or tells everything that is wrong with it.
+async fn admit(
+    core: &Core,
+    live: &Live,
+    client: &Client,
+    form: Form,
+    request: &Request,
+) -> Result<Block, Problem> {
+    let Some(producer) = &client.producer else { return Err(not_a("producer")) };
+    let settings = Settings {
+        now_ms: core.now_ms(),
+        skew_ms: core.config.server.time_skew.as_millis() as u64,
+        partitions: core.partitions,
+        event_bytes_max: core.config.server.event_bytes_max,
+    };
+    let authority =
+        Authority { client, producer, registry: &live.registry, schemas: &live.schemas, settings: &settings };
+    let content_type = request
+        .headers
+        .get_once("content-type")
+        .map_err(|_| Problem::new(Status::BAD_REQUEST, "more than one Content-Type header"))?;
+    let attributes = attributes(request, form);
+    let produced = Produced { form, content_type, attributes: &attributes, body: &request.body };
+    let mut admission = Admission::new(authority, produced);
+    loop {
+        match admission.step(STEP_BYTES) {
+            Some(Ok(block)) => return Ok(block),
+            Some(Err(rejection)) => {
+                core.metrics.numbers.events_rejected.add((rejection.errors.len() + rejection.more) as u64);
+                return Err(problem(&rejection));
+            }
+            None => rt::breathe().await,
+        }
+    }
+}
+
+/// The `ce-` headers, without the prefix.
+fn attributes(request: &Request, form: Form) -> Vec<(&str, &[u8])> {
+    if form != Form::Raw {
+        return Vec::new();
+    }
+    let of_event = |name: &str| name.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("ce-"));
+    request
+        .headers
+        .iter()
+        .filter(|(name, _)| of_event(name))
+        .map(|(name, value)| (&name[3..], value))
+        .collect()
+}
+
+fn refused(core: &Core, refusal: Refusal) -> Problem {
+    core.metrics.numbers.intake_refused.add(1);
+    Problem::new(Status::SERVICE_UNAVAILABLE, refusal.to_string()).retry_after(refusal.retry_after_s())
+}
+
+fn problem(rejection: &Rejection) -> Problem {
+    let detail = match rejection.errors.len() + rejection.more {
+        1 => "nothing was stored because of one error".to_owned(),
+        errors => format!("nothing was stored because of {errors} errors"),
+    };
+    let mut problem = Problem::new(Status(rejection.status.code()), detail);
+    problem.errors = rejection.errors.iter().map(error).collect();
+    problem
+}
+
+fn error(error: &EventError) -> ProblemError {
+    let fault = &error.fault;
+    let reason = fault.reason.clone();
+    let (attribute, pointer, detail) = match &fault.place {
+        Place::Whole => (None, None, reason),
+        Place::Attribute(name) => (Some(name.clone()), None, reason),
+        Place::Header(name) => (None, None, format!("header {name} {reason}")),
+        Place::Data(pointer) => (None, Some(pointer.clone()), reason),
+    };
+    ProblemError {
+        event: error.index.map(|index| index as usize),
+        id: error.id.clone(),
+        attribute,
+        pointer,
+        status: fault.status.code(),
+        detail,
+    }
+}

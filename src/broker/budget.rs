@@ -1,0 +1,114 @@
+//! A bound on the bytes of requests that one core holds at the same time.
+//!
+//! Every request takes its bytes before its body is read and gives them back when it is answered. When they are used up the
+//! next request waits, its socket is not read, and TCP slows the client down.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// The bytes that are left.
+pub struct Budget {
+    left: Cell<usize>,
+    total: usize,
+    waiting: RefCell<VecDeque<Waiting>>,
+}
+
+struct Waiting {
+    bytes: usize,
+    granted: futures_channel::oneshot::Sender<Permit>,
+}
+
+/// Bytes taken from a budget, given back when dropped.
+pub struct Permit {
+    budget: Rc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn new(total: usize) -> Rc<Self> {
+        Rc::new(Self { left: Cell::new(total), total, waiting: RefCell::default() })
+    }
+
+    /// Takes `bytes`, waiting in line until they are there. A request for more than the whole budget gets all of it.
+    pub async fn take(self: &Rc<Self>, bytes: usize) -> Permit {
+        let bytes = bytes.min(self.total);
+        if self.waiting.borrow().is_empty() && self.left.get() >= bytes {
+            return self.grant(bytes);
+        }
+        let (granted, permit) = futures_channel::oneshot::channel();
+        self.waiting.borrow_mut().push_back(Waiting { bytes, granted });
+        permit.await.expect("the budget keeps its line until everyone is served")
+    }
+
+    fn grant(self: &Rc<Self>, bytes: usize) -> Permit {
+        self.left.set(self.left.get() - bytes);
+        Permit { budget: self.clone(), bytes }
+    }
+
+    fn give_back(self: &Rc<Self>, bytes: usize) {
+        self.left.set(self.left.get() + bytes);
+        loop {
+            let next = match self.waiting.borrow_mut() {
+                mut line if line.front().is_some_and(|first| first.bytes <= self.left.get()) => {
+                    line.pop_front()
+                }
+                _ => None,
+            };
+            let Some(Waiting { bytes, granted }) = next else { return };
+            // Whoever stopped waiting drops the permit at once, which comes back here.
+            drop(granted.send(self.grant(bytes)));
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+
+    #[test]
+    fn requests_wait_in_line_and_small_ones_do_not_overtake() {
+        block_on(async {
+            let budget = Budget::new(10);
+            let first = budget.take(6).await;
+            let mut large = Box::pin(budget.take(8));
+            let mut small = Box::pin(budget.take(1));
+            assert!(poll_once(&mut large).await.is_none());
+            assert!(poll_once(&mut small).await.is_none());
+            drop(first);
+            let held = poll_once(&mut large).await;
+            assert!(held.is_some() && poll_once(&mut small).await.is_some());
+        });
+    }
+
+    #[test]
+    fn whoever_stops_waiting_does_not_hold_up_the_line() {
+        block_on(async {
+            let budget = Budget::new(10);
+            let first = budget.take(10).await;
+            let mut gone = Box::pin(budget.take(10));
+            assert!(poll_once(&mut gone).await.is_none());
+            let mut next = Box::pin(budget.take(10));
+            assert!(poll_once(&mut next).await.is_none());
+            drop(gone);
+            drop(first);
+            assert!(poll_once(&mut next).await.is_some());
+        });
+    }
+
+    #[test]
+    fn a_request_larger_than_the_budget_gets_all_of_it() {
+        block_on(async {
+            let budget = Budget::new(10);
+            drop(budget.take(1000).await);
+            assert_eq!(budget.left.get(), 10);
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! Consumer groups: definition on first sight, membership, confirms, and what the coordinator decides.
+
+use super::Head;
+use super::queue::Own;
+use crate::broker::Core;
+use crate::broker::message::Message;
+use crate::delivery::Confirm;
+use crate::delivery::coordinator::Effect;
+use crate::id::{ClientId, Epoch, GroupId, Offset, Partition, SessionId};
+use crate::state::GroupName;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+
+/// Sessions that wait until the journal knows their group.
+pub(super) type Joining = HashMap<(ClientId, String), Vec<SessionId>>;
+
+impl Head {
+    pub(super) fn join(self: &Rc<Self>, core: &Core, session: SessionId, client: ClientId, group: String) {
+        let known = self.group_id(client, &group);
+        if let Some(id) = known {
+            return self.join_known(core, session, id);
+        }
+        match self.joining.borrow_mut().entry((client, group.clone())) {
+            // Also when everybody who waited has left: the definition is on its way all the same.
+            Entry::Occupied(mut waiting) => waiting.get_mut().push(session),
+            Entry::Vacant(nobody) => {
+                nobody.insert(vec![session]);
+                self.propose(Own::DefineGroup { client, name: group });
+            }
+        }
+    }
+
+    fn group_id(&self, client: ClientId, name: &str) -> Option<GroupId> {
+        self.state.borrow().group_id(&GroupName { client, name: name.into() })
+    }
+
+    /// The journal knows the group now: those who waited for it join.
+    pub(super) fn group_defined(self: &Rc<Self>, core: &Core, client: ClientId, name: &str) {
+        let waiting = self.joining.borrow_mut().remove(&(client, name.to_owned())).unwrap_or_default();
+        let id = self.group_id(client, name).expect("the group was defined by the frame just applied");
+        for session in waiting {
+            self.join_known(core, session, id);
+        }
+    }
+
+    fn join_known(&self, core: &Core, session: SessionId, group: GroupId) {
+        {
+            let state = self.state.borrow();
+            let cursors = |partition| state.cursor(group, partition).unwrap_or_default();
+            self.coordinator.borrow_mut().join(session, group, cursors);
+        }
+        self.carry_out(core);
+    }
+
+    pub(super) fn left(&self, core: &Core, session: SessionId) {
+        for waiting in self.joining.borrow_mut().values_mut() {
+            waiting.retain(|other| *other != session);
+        }
+        self.coordinator.borrow_mut().leave(session);
+        self.carry_out(core);
+    }
+
+    pub(super) fn confirm(&self, core: &Core, session: SessionId, confirms: &[Confirm]) {
+        self.coordinator.borrow_mut().confirm(session, confirms);
+        self.carry_out(core);
+    }
+
+    pub(super) fn revoked(&self, core: &Core, session: SessionId, partition: Partition, epoch: Epoch) {
+        self.coordinator.borrow_mut().revoked(session, partition, epoch);
+        self.carry_out(core);
+    }
+
+    /// Everything of `partition` before `start` is gone.
+    pub(super) fn groups_expired(&self, partition: Partition, start: Offset) {
+        self.coordinator.borrow_mut().expired(partition, start);
+    }
+
+    /// Does what the coordinator wants done.
+    fn carry_out(&self, core: &Core) {
+        loop {
+            let effect = self.coordinator.borrow_mut().poll();
+            let Some(effect) = effect else { return };
+            match effect {
+                Effect::Assign { session, partition, epoch, from } => {
+                    core.post(session.core(), Message::Assign { session, partition, epoch, from });
+                }
+                Effect::Revoke { session, partition, epoch } => {
+                    core.post(session.core(), Message::Revoke { session, partition, epoch });
+                }
+                Effect::Confirmed { group, partition, offset } => {
+                    self.queue.borrow_mut().confirm(group, partition, offset);
+                    self.work.notify();
+                }
+                Effect::Reset { group, partition, offset } => {
+                    self.queue.borrow_mut().reset(group, partition, offset);
+                    self.work.notify();
+                }
+            }
+        }
+    }
+
+    /// Members of a group that are connected now.
+    pub(super) fn members(&self, group: GroupId) -> usize {
+        self.coordinator.borrow().members(group)
+    }
+}

@@ -1,0 +1,155 @@
+//! The head: what only one core does. It orders and makes durable, keeps the replicated state and the groups, watches space
+//! and age, swaps registries, and admits connections.
+//!
+//! In reading order: [`queue`] gathers what is to be journalled, [`rounds`] writes it frame by frame, [`groups`] assigns
+//! partitions, [`checkpoints`] and [`retention`] keep the disk from growing, [`space`] stops intake before it is full,
+//! [`reload`] brings in registries, [`gather`] collects metrics, [`stopping`] ends in good order.
+
+mod checkpoints;
+mod gather;
+mod groups;
+mod queue;
+mod reload;
+mod retention;
+mod rounds;
+mod space;
+mod stopping;
+
+use super::Core;
+use super::journal_writer::JournalWriter;
+use super::message::Message;
+use super::refusal::Refusal;
+use crate::config::Config;
+use crate::delivery::coordinator::Coordinator;
+use crate::id::FrameIndex;
+use crate::journal::ClusterId;
+use crate::journal::sequencer::Sequencer;
+use crate::net::reception::{Limits, Reception};
+use crate::rt::blocking::Pool;
+use crate::rt::notify::Notify;
+use crate::state::State;
+pub use reload::Loaded;
+
+use checkpoints::Checkpoints;
+use gather::Gatherings;
+use groups::Joining;
+use queue::Queue;
+use retention::Losses;
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use stopping::Stopping;
+
+/// Bytes of events that may wait for the journal. More is refused: it would only wait longer.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of events that may be in the journal and not yet in segments.
+const UNAPPENDED_BYTES_MAX: usize = 64 << 20;
+
+/// What the head is made of.
+pub struct HeadParts {
+    pub sequencer: Sequencer,
+    pub state: State,
+    /// The data directory.
+    pub dir: PathBuf,
+    pub cluster: ClusterId,
+}
+
+/// The head's part of core 0.
+pub struct Head {
+    writer: Rc<JournalWriter>,
+    state: RefCell<State>,
+    coordinator: RefCell<Coordinator>,
+    reception: RefCell<Reception>,
+    queue: RefCell<Queue>,
+    /// Something waits in the queue.
+    work: Notify,
+    /// Bytes of events that owners have not yet reported as appended.
+    unappended: Cell<usize>,
+    /// Owners reported progress.
+    appended: Notify,
+    /// Why nothing is taken in at the moment.
+    refusing: Cell<Option<Refusal>>,
+    /// A frame was written and applied: for those who wait for a command of their own.
+    committed: Notify,
+    joining: RefCell<Joining>,
+    checkpoints: Checkpoints,
+    losses: RefCell<Losses>,
+    gatherings: RefCell<Gatherings>,
+    stopping: Stopping,
+}
+
+impl Head {
+    pub(super) fn new(parts: HeadParts, config: &Config, pool: &Pool, cores: usize) -> Rc<Self> {
+        let HeadParts { sequencer, state, dir, cluster } = parts;
+        let limits = Limits {
+            total_max: config.server.max_connections,
+            per_address_max: config.server.max_connections_per_address,
+        };
+        Rc::new(Self {
+            writer: JournalWriter::new(dir.join("journal"), pool.clone(), sequencer),
+            coordinator: RefCell::new(Coordinator::new(state.partitions())),
+            reception: RefCell::new(Reception::new(cores, limits)),
+            queue: RefCell::default(),
+            work: Notify::default(),
+            unappended: Cell::default(),
+            appended: Notify::default(),
+            refusing: Cell::default(),
+            committed: Notify::default(),
+            joining: RefCell::default(),
+            checkpoints: Checkpoints::new(dir.join("checkpoint"), cluster, FrameIndex(0)),
+            losses: RefCell::default(),
+            gatherings: RefCell::default(),
+            stopping: Stopping::default(),
+            state: RefCell::new(state),
+        })
+    }
+
+    /// Why nothing is taken in at the moment, if so.
+    pub fn refusing(&self) -> Option<Refusal> {
+        self.refusing.get()
+    }
+
+    /// Starts the head's tasks.
+    pub fn start(self: &Rc<Self>, core: &Rc<Core>) {
+        self.writer.work_on_files();
+        crate::rt::spawn(rounds::run(self.clone(), core.clone()));
+        crate::rt::spawn(checkpoints::run(self.clone(), core.clone()));
+        crate::rt::spawn(space::run(self.clone(), core.clone()));
+    }
+
+    pub(super) fn handle(self: &Rc<Self>, core: &Rc<Core>, message: Message) {
+        match message {
+            Message::Accepted { accepted, on } => self.receive(core, accepted, on),
+            Message::Gone { address, core } => self.reception.borrow_mut().gone(address, core),
+            Message::Submit(submission) => self.submit(core, submission),
+            Message::Appended { bytes } => {
+                self.unappended.set(self.unappended.get() - bytes);
+                self.appended.notify();
+            }
+            Message::Join { session, client, group } => self.join(core, session, client, group),
+            Message::Confirm { session, confirms } => self.confirm(core, session, &confirms),
+            Message::Revoked { session, partition, epoch } => self.revoked(core, session, partition, epoch),
+            Message::Left { session } => self.left(core, session),
+            Message::Marked { index, ends } => self.checkpoints.marked(index, ends),
+            Message::Expirable { partition, start } => self.propose_expiry(partition, start),
+            Message::Lost { cursor, events } => self.lost(&cursor, events),
+            Message::Scraped { number, core: from, snapshot } => self.scraped(core, number, from, *snapshot),
+            Message::Lagged { number, lags } => self.lagged(core, number, lags),
+            Message::Stopped { core } => self.stopping.stopped(core),
+            _ => unreachable!("every other message is handled by each core"),
+        }
+    }
+
+    /// Admits a connection and sends it to the core that is to serve it.
+    fn receive(&self, core: &Core, accepted: crate::rt::socket::Accepted, on: crate::id::CoreId) {
+        let admitted = self.reception.borrow_mut().admit(accepted.peer.ip(), on);
+        match admitted {
+            Ok(to) => core.post(to, Message::Serve(accepted)),
+            Err(refusal) => {
+                core.metrics.numbers.connections_refused.add(1);
+                tracing::warn!(address = %accepted.peer.ip(), ?refusal, "a connection is turned away");
+                drop(accepted.open());
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A new registry: read and checked as a whole on a helper thread, its types made known to the journal, then given to every
+//! core at once. The running one stays until all of that has succeeded.
+
+use super::Head;
+use super::queue::Own;
+use crate::auth::ServerTls;
+use crate::broker::Core;
+use crate::broker::live::Live;
+use crate::broker::message::Message;
+use crate::config::{Config, Problem, RegistrySource};
+use crate::id::CoreId;
+use crate::registry::files;
+use crate::registry::model::Registry;
+use crate::schema::SchemaSet;
+use rustls::pki_types::UnixTime;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The protocols offered by ALPN.
+pub const ALPN: [&[u8]; 1] = [b"http/1.1"];
+
+/// What was read, with schemas for every core.
+pub struct Loaded {
+    registry: Registry,
+    schemas: Vec<SchemaSet>,
+    tls: ServerTls,
+}
+
+impl Loaded {
+    /// Reads registry, schemas and certificates and reports every problem. Blocks.
+    pub fn read(config: &Config, cores: usize) -> Result<Self, Vec<Problem>> {
+        let RegistrySource::Files { dir } = &config.registry;
+        let tls = ServerTls::load(&config.tls, &ALPN, UnixTime::now());
+        let read = files::load(dir, &config.storage).and_then(|loaded| {
+            let schemas =
+                (0..cores).map(|_| SchemaSet::compile(&loaded.registry)).collect::<Result<_, Vec<_>>>();
+            match schemas {
+                Ok(schemas) => Ok((loaded.registry, schemas)),
+                Err(found) => Err(loaded.schema_problems(&found)),
+            }
+        });
+        match (read, tls) {
+            (Ok((registry, schemas)), Ok(tls)) => Ok(Self { registry, schemas, tls }),
+            (read, tls) => Err(read.err().into_iter().chain(tls.err()).flatten().collect()),
+        }
+    }
+}
+
+impl Head {
+    /// Reads the registry again; what is wrong with it is logged and the running one stays.
+    pub async fn reload(self: &Rc<Self>, core: &Rc<Core>) {
+        let (config, cores) = (core.config.clone(), core.cores());
+        match core.pool.run(move || Loaded::read(&config, cores)).await {
+            Ok(loaded) => {
+                let (types, clients) = (loaded.registry.types.len(), loaded.registry.clients.len());
+                self.go_live(core, loaded).await;
+                tracing::info!(types, clients, "the registry was loaded");
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!(%problem, "the new registry is refused");
+                }
+                tracing::error!(problems = problems.len(), "the running registry stays as it is");
+            }
+        }
+    }
+
+    /// Gives a registry to every core, once the journal knows all its types.
+    pub async fn go_live(self: &Rc<Self>, core: &Rc<Core>, loaded: Loaded) {
+        let Loaded { registry, schemas, tls } = loaded;
+        self.define_types(&registry).await;
+        let registry = {
+            let state = self.state.borrow();
+            let id_of = |name: &str| state.type_id(name).expect("every type was defined");
+            Arc::new(registry.with_type_ids(id_of))
+        };
+        for (to, schemas) in schemas.into_iter().enumerate() {
+            let live = Live { registry: registry.clone(), schemas, tls: tls.clone() };
+            core.post(CoreId(to as u8), Message::Live(Box::new(live)));
+        }
+    }
+
+    async fn define_types(&self, registry: &Registry) {
+        let unknown = |name: &&str| self.state.borrow().type_id(name).is_none();
+        let names = || registry.types.iter().map(|event_type| event_type.name.as_str()).filter(unknown);
+        for name in names() {
+            self.propose(Own::DefineType(name.to_owned()));
+        }
+        while names().next().is_some() {
+            self.committed.notified().await;
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Round after round: take what waits, write it as one frame, sync, apply, and tell everybody.
+
+use super::queue::{Draft, Own};
+use super::{Head, QUEUED_BYTES_MAX, UNAPPENDED_BYTES_MAX};
+use crate::broker::journal_writer::{CannotWrite, Written};
+use crate::broker::message::{Applied, ExpiredCursor, Message, Receipt, Submission};
+use crate::broker::refusal::Refusal;
+use crate::broker::{Block, Core};
+use crate::id::{CoreId, Partition};
+use crate::ingress::Span;
+use crate::journal::command::{Body, Command};
+use crate::metrics;
+use crate::rt;
+use crate::state::State;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long confirms gather before they are written by themselves. They also ride with any events that come first.
+const CONFIRM_LINGER: Duration = Duration::from_millis(5);
+
+/// Writes frames as long as the process lives.
+pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
+    loop {
+        head.work.notified().await;
+        if head.queue.borrow().is_patient() && !core.is_stopping() {
+            rt::sleep(CONFIRM_LINGER).await;
+        }
+        while !head.queue.borrow().is_empty() {
+            head.round(&core).await;
+        }
+    }
+}
+
+impl Head {
+    /// Takes a submission in, or refuses it at once.
+    pub(super) fn submit(&self, core: &Core, submission: Submission) {
+        let full = self.queue.borrow().bytes() >= QUEUED_BYTES_MAX;
+        match self.refusing.get().or(full.then_some(Refusal::Overloaded)) {
+            Some(refusal) => refuse(core, submission, refusal),
+            None => {
+                self.queue.borrow_mut().submit(submission);
+                self.work.notify();
+            }
+        }
+    }
+
+    /// Wants a command journalled.
+    pub(super) fn propose(&self, own: Own) {
+        self.queue.borrow_mut().push(own);
+        self.work.notify();
+    }
+
+    /// Writes one frame and tells everybody what came of it.
+    async fn round(self: &Rc<Self>, core: &Rc<Core>) {
+        while self.unappended.get() > UNAPPENDED_BYTES_MAX {
+            self.appended.notified().await;
+        }
+        let now_ms = core.now_ms();
+        let mut draft = self.queue.borrow_mut().draft(self.writer.body_bytes_max());
+        let repeats = self.leave_out_repeats(now_ms, &mut draft.submissions);
+        let written = {
+            let body = body_of(&draft, &self.state.borrow());
+            self.writer.write(now_ms, &body).await
+        };
+        match written {
+            Ok(written) => self.committed(core, draft, &repeats, &written),
+            Err(cannot) => self.not_written(core, draft, cannot).await,
+        }
+    }
+
+    /// Takes repeats out of the blocks; how many there were of each submission.
+    fn leave_out_repeats(&self, now_ms: u64, submissions: &mut [Submission]) -> Vec<u32> {
+        let mut state = self.state.borrow_mut();
+        let screen = |submission: &mut Submission| match state.dedup().screen(now_ms, &submission.block.bytes)
+        {
+            None => 0,
+            Some(kept) => {
+                let before = submission.block.count;
+                submission.block = Block::of_records(kept);
+                before - submission.block.count
+            }
+        };
+        submissions.iter_mut().map(screen).collect()
+    }
+
+    fn committed(self: &Rc<Self>, core: &Rc<Core>, draft: Draft, repeats: &[u32], written: &Written) {
+        let overtaken = draft.own.iter().map(|own| match own {
+            Own::Expire { partition, start } => self.overtaken(core, *partition, *start),
+            _ => Vec::new(),
+        });
+        let overtaken: Vec<_> = overtaken.collect();
+        let applied = self.state.borrow_mut().apply(&written.header, written.body());
+        if let Err(error) = applied {
+            crate::broker::abort(&format!("a frame of this process cannot be applied: {error}"));
+        }
+        count(core, written);
+        let Draft { own, submissions, .. } = draft;
+        self.answer(core, &submissions, repeats);
+        self.hand_out(core, written, submissions);
+        for (own, overtaken) in own.into_iter().zip(overtaken) {
+            self.follow_up(core, own, overtaken);
+        }
+        self.checkpoints.written(written.round.bytes);
+        self.committed.notify();
+    }
+
+    /// Tells the ingress cores which of their submissions are durable.
+    fn answer(&self, core: &Core, submissions: &[Submission], repeats: &[u32]) {
+        let mut receipts: BTreeMap<CoreId, Vec<Receipt>> = BTreeMap::new();
+        for (submission, &repeats) in submissions.iter().zip(repeats) {
+            receipts.entry(submission.from).or_default().push(Receipt { ticket: submission.ticket, repeats });
+        }
+        for (to, receipts) in receipts {
+            core.post(to, Message::Committed(receipts));
+        }
+    }
+
+    /// Sends the frame's events to the owners of their partitions.
+    fn hand_out(&self, core: &Core, written: &Written, submissions: Vec<Submission>) {
+        let blocks: Vec<_> = submissions.into_iter().map(|submission| submission.block).collect();
+        let mask = blocks.iter().fold(0, |mask, block| mask | block.partitions);
+        if mask == 0 {
+            return;
+        }
+        let applied = Arc::new(Applied { index: written.round.index, blocks });
+        for owner in 0..core.cores() {
+            let owner = CoreId(owner as u8);
+            let bytes = applied.bytes_for(|partition| core.owner_of(partition) == owner);
+            if bytes > 0 {
+                self.unappended.set(self.unappended.get() + bytes);
+                core.post(owner, Message::Apply(applied.clone()));
+            }
+        }
+    }
+
+    /// What a command of the head's own brings about once it is durable.
+    fn follow_up(self: &Rc<Self>, core: &Rc<Core>, own: Own, overtaken: Vec<ExpiredCursor>) {
+        match own {
+            Own::DefineType(_) | Own::Reset { .. } => {}
+            Own::DefineGroup { client, name } => self.group_defined(core, client, &name),
+            Own::Expire { partition, start } => self.expire(core, partition, start, overtaken),
+        }
+    }
+
+    /// Nothing was written: producers are told, everything else waits for room.
+    async fn not_written(&self, core: &Core, mut draft: Draft, cannot: CannotWrite) {
+        if cannot == CannotWrite::TooLarge && draft.submissions.len() != 1 {
+            crate::broker::abort("a frame without a large request is longer than a journal file");
+        }
+        // What was screened out as under way is not: the process remembers it as if it were, so it must not go on with it.
+        self.state.borrow_mut().dedup().withdraw();
+        for submission in draft.submissions.drain(..) {
+            refuse(core, submission, Refusal::DiskFull);
+        }
+        draft.give_back(&mut self.queue.borrow_mut());
+        if cannot == CannotWrite::DiskFull {
+            for submission in self.queue.borrow_mut().take_all_submissions() {
+                refuse(core, submission, Refusal::DiskFull);
+            }
+            rt::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// The commands of a draft, numbered by the state as it is when they are applied.
+fn body_of<'a>(draft: &'a Draft, state: &State) -> Body<'a> {
+    let mut body = Body::default();
+    let (mut next_type, mut next_group) = (state.next_type_id(), state.next_group_id());
+    for own in &draft.own {
+        match own {
+            Own::DefineType(name) => {
+                body.push(&Command::DefineType { id: next_type, name });
+                next_type.0 += 1;
+            }
+            Own::DefineGroup { client, name } => {
+                body.push(&Command::DefineGroup { id: next_group, client: *client, name });
+                next_group.0 += 1;
+            }
+            Own::Expire { partition, start } => {
+                body.push(&Command::Expire { partition: *partition, start: *start })
+            }
+            Own::Reset { group, partition, offset } => {
+                body.push(&Command::ResetCursor { group: *group, partition: *partition, offset: *offset });
+            }
+        }
+    }
+    for submission in draft.submissions.iter().filter(|submission| submission.block.count > 0) {
+        body.push(&Command::Events(&submission.block.bytes));
+    }
+    for &(group, partition, offset) in &draft.confirms {
+        body.push(&Command::Confirm { group, partition, offset });
+    }
+    body
+}
+
+fn refuse(core: &Core, submission: Submission, refusal: Refusal) {
+    core.post(submission.from, Message::Refused { ticket: submission.ticket, refusal });
+}
+
+fn count(core: &Core, written: &Written) {
+    core.metrics.numbers.journal_rounds.add(1);
+    core.metrics.numbers.journal_bytes.add(written.round.bytes as u64);
+    metrics::record(&core.metrics.distributions.sync_ns, written.sync);
+    metrics::record_size(&core.metrics.distributions.round_bytes, written.round.bytes);
+}
+
+impl Applied {
+    /// Bytes of the records whose partition `of_owner` claims.
+    pub fn bytes_for(&self, of_owner: impl Fn(Partition) -> bool) -> usize {
+        let spans = self.blocks.iter().flat_map(|block| &block.spans);
+        spans.filter(|span: &&Span| of_owner(span.partition)).map(|span| span.len as usize).sum()
+    }
+}

@@ -1,0 +1,204 @@
+//! What cores say to each other. Everything large is behind an `Arc` and immutable.
+
+use super::live::Live;
+use super::refusal::Refusal;
+use crate::delivery::Confirm;
+use crate::delivery::session::FetchId;
+use crate::id::{ClientId, CoreId, Epoch, FrameIndex, Offset, Partition, SessionId};
+use crate::ingress::Block;
+use crate::metrics::Snapshot;
+use crate::partition::{End, TypeFilter};
+use crate::rt::socket::Accepted;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The core that orders: it owns the journal, the replicated state, the groups and the admission of connections.
+pub const HEAD: CoreId = CoreId(0);
+
+/// A message. The comment of each variant says who sends it to whom.
+pub enum Message {
+    /// Any core to the head: a connection was accepted here.
+    Accepted {
+        accepted: Accepted,
+        on: CoreId,
+    },
+    /// The head to the core that is to serve the connection.
+    Serve(Accepted),
+    /// The core that served a connection to the head.
+    Gone {
+        address: IpAddr,
+        core: CoreId,
+    },
+
+    /// An ingress core to the head: these events are to be stored.
+    Submit(Submission),
+    /// The head to the ingress core: these submissions are durable.
+    Committed(Vec<Receipt>),
+    /// The head to the ingress core: this submission was not stored.
+    Refused {
+        ticket: Ticket,
+        refusal: Refusal,
+    },
+
+    /// The head to every core that owns a partition with events in the frame, in the order of frames.
+    Apply(Arc<Applied>),
+    /// An owner to the head: this many bytes that `Apply` sent here are in segments now.
+    Appended {
+        bytes: usize,
+    },
+
+    /// A session's core to the owner of the partition.
+    Fetch(Fetch),
+    /// A session's core to the owner: the answer is not wanted any more.
+    CancelFetch {
+        session: SessionId,
+        partition: Partition,
+        fetch: FetchId,
+    },
+    /// The owner to the session's core.
+    Fetched {
+        session: SessionId,
+        fetch: FetchId,
+        next: Offset,
+        events: Vec<super::Slice>,
+    },
+
+    /// A session's core to the head.
+    Join {
+        session: SessionId,
+        client: ClientId,
+        group: String,
+    },
+    Confirm {
+        session: SessionId,
+        confirms: Vec<Confirm>,
+    },
+    Revoked {
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+    },
+    Left {
+        session: SessionId,
+    },
+    /// The head to the session's core.
+    Assign {
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+        from: Offset,
+    },
+    Revoke {
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+    },
+
+    /// The head to every core: a new registry, or new certificates.
+    Live(Box<Live>),
+
+    /// The head to every core: flush the segments as they are after everything applied so far.
+    Mark {
+        index: FrameIndex,
+    },
+    /// The answer.
+    Marked {
+        index: FrameIndex,
+        ends: Vec<(Partition, End)>,
+    },
+
+    /// The head to the owner: the journal says that everything before `start` is gone. `cursors` are those that stood below.
+    Expire {
+        partition: Partition,
+        start: Offset,
+        cursors: Vec<ExpiredCursor>,
+    },
+    /// An owner to the head: everything before `start` is old enough to go.
+    Expirable {
+        partition: Partition,
+        start: Offset,
+    },
+    /// An owner to the head: what a group lost by retention.
+    Lost {
+        cursor: ExpiredCursor,
+        events: u64,
+    },
+
+    /// The head to every core and back: what was counted.
+    Scrape {
+        number: u64,
+    },
+    Scraped {
+        number: u64,
+        core: CoreId,
+        snapshot: Box<Snapshot>,
+    },
+    /// The head to an owner and back: how far groups are behind.
+    Lag {
+        number: u64,
+        cursors: Vec<GroupCursor>,
+    },
+    Lagged {
+        number: u64,
+        lags: Vec<(crate::id::GroupId, u64)>,
+    },
+
+    /// The head to every core: take nothing new, finish what is under way, close sessions.
+    Stop,
+    /// A core to the head: that is done.
+    Stopped {
+        core: CoreId,
+    },
+}
+
+/// Events that one request wants stored, all or nothing.
+pub struct Submission {
+    pub from: CoreId,
+    pub ticket: Ticket,
+    pub block: Block,
+}
+
+/// Names a submission on the core that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// A submission is durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    pub ticket: Ticket,
+    /// Events of it that were repeats and not stored again.
+    pub repeats: u32,
+}
+
+/// The events of one committed frame.
+pub struct Applied {
+    pub index: FrameIndex,
+    pub blocks: Vec<Block>,
+}
+
+/// A session wants events.
+pub struct Fetch {
+    pub session: SessionId,
+    pub fetch: FetchId,
+    pub partition: Partition,
+    pub from: Offset,
+    pub bytes_max: usize,
+    pub types: TypeFilter,
+}
+
+/// A cursor that retention overtook.
+#[derive(Clone)]
+pub struct ExpiredCursor {
+    pub group: crate::id::GroupId,
+    pub at: Offset,
+    pub types: TypeFilter,
+}
+
+/// Where a group stands in one partition.
+#[derive(Clone)]
+pub struct GroupCursor {
+    pub group: crate::id::GroupId,
+    pub partition: Partition,
+    pub at: Offset,
+    pub types: TypeFilter,
+}

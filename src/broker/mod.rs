@@ -1,0 +1,205 @@
+//! The broker between the interface and the disk: one [`Core`] per executor, and the messages between them.
+//!
+//! A core has up to four roles, each in a file of its own:
+//!
+//! * every core takes in produce requests ([`intake`]) and serves consumer sessions ([`sessions`]);
+//! * every core owns some partitions ([`owner`]): partition `p` belongs to core `p % cores`;
+//! * core 0 is the [`head`]: it orders and makes durable, keeps the replicated state and the groups, and admits connections.
+//!
+//! Nothing is shared between cores but immutable blocks and mapped segments. A core that wants something of another sends a
+//! [`message`]; handling one never waits. What must wait, waits in a task of its own.
+
+pub mod budget;
+mod head;
+mod intake;
+mod journal_writer;
+pub mod live;
+pub mod message;
+mod owner;
+pub mod refusal;
+mod route;
+pub mod sessions;
+pub mod store;
+
+pub use crate::ingress::Block;
+pub use head::{Head, HeadParts, Loaded};
+pub use store::Store;
+
+/// An event as sessions hold it: a part of a mapped segment.
+pub type Slice = crate::partition::Slice<crate::partition::FileMap>;
+
+use crate::config::Config;
+use crate::http::date::HttpDate;
+use crate::id::{CoreId, Partition};
+use crate::metrics::CoreMetrics;
+use crate::net::connection::Buffers;
+use crate::rt::blocking::Pool;
+use crate::rt::bus::Bus;
+use crate::rt::deadline::Deadlines;
+use crate::rt::socket::Accepted;
+use budget::Budget;
+use intake::Intake;
+use live::Live;
+use message::Message;
+use owner::Owner;
+use sessions::Sessions;
+use std::cell::{Cell, RefCell};
+use std::num::NonZeroU8;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Bytes of produce requests that all cores together hold at a time.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+
+/// One core of the broker, shared by all tasks of its executor.
+pub struct Core {
+    pub id: CoreId,
+    pub config: Arc<Config>,
+    /// Partitions of the data directory.
+    pub partitions: NonZeroU8,
+    pub metrics: CoreMetrics,
+    pub pool: Pool,
+    pub budget: Rc<Budget>,
+    pub sessions: Sessions,
+    pub deadlines: Deadlines,
+    pub buffers: Rc<Buffers>,
+    /// For bytes that are made and queued within one poll.
+    pub scratch: RefCell<Vec<u8>>,
+    pub date: RefCell<HttpDate>,
+    intake: Intake,
+    owner: Owner,
+    head: Option<Rc<Head>>,
+    bus: Bus<Message>,
+    live: RefCell<Option<Rc<Live>>>,
+    /// Connections served by this core now.
+    connections: Cell<usize>,
+    stopping: Cell<bool>,
+    started: Instant,
+    edge: Box<dyn Edge>,
+}
+
+/// What the broker needs of the layers above it.
+pub trait Edge {
+    /// Serves a connection that was given to this core.
+    fn serve(&self, core: &Rc<Core>, accepted: Accepted);
+    /// The core has its first registry: start listening. Connections that come while the broker stops are not taken.
+    fn open(&self, core: &Rc<Core>);
+}
+
+/// What one core is made of.
+pub struct CoreParts {
+    pub id: CoreId,
+    pub config: Arc<Config>,
+    pub partitions: NonZeroU8,
+    pub pool: Pool,
+    /// The partitions that this core owns.
+    pub logs: Vec<(Partition, store::PartitionLog)>,
+    /// On core 0.
+    pub head: Option<HeadParts>,
+}
+
+impl Core {
+    /// Puts a core together on its executor.
+    pub fn new(parts: CoreParts, bus: Bus<Message>, edge: Box<dyn Edge>) -> Rc<Self> {
+        let CoreParts { id, config, partitions, pool, logs, head } = parts;
+        let cores = bus.cores();
+        Rc::new(Self {
+            id,
+            partitions,
+            metrics: CoreMetrics::default(),
+            budget: Budget::new(REQUEST_BYTES_MAX / cores),
+            sessions: Sessions::default(),
+            deadlines: Deadlines::default(),
+            buffers: Rc::new(Buffers::default()),
+            scratch: RefCell::default(),
+            date: RefCell::default(),
+            intake: Intake::default(),
+            owner: Owner::new(logs, cores),
+            head: head.map(|parts| Head::new(parts, &config, &pool, cores)),
+            bus,
+            live: RefCell::default(),
+            connections: Cell::new(0),
+            stopping: Cell::new(false),
+            started: Instant::now(),
+            edge,
+            config,
+            pool,
+        })
+    }
+
+    /// Sends a message to a core, this one included.
+    pub fn post(&self, to: CoreId, message: Message) {
+        self.bus.post(usize::from(to.0), message);
+    }
+
+    /// Sends a message to every core, this one included.
+    fn post_all(&self, message: impl Fn() -> Message) {
+        for core in 0..self.bus.cores() {
+            self.bus.post(core, message());
+        }
+    }
+
+    /// Number of cores.
+    pub fn cores(&self) -> usize {
+        self.bus.cores()
+    }
+
+    /// The core that owns a partition.
+    pub fn owner_of(&self, partition: Partition) -> CoreId {
+        CoreId((usize::from(partition.0) % self.bus.cores()) as u8)
+    }
+
+    /// The registry, schemas and certificates of now.
+    pub fn live(&self) -> Rc<Live> {
+        self.live.borrow().clone().expect("the core listens only when it has its registry")
+    }
+
+    /// The broker's clock, Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+
+    /// Milliseconds since this core started: for deadlines, which must not jump with the clock.
+    pub fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Whether the broker is stopping: finish what is under way and take nothing new.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Counts a connection of this core until the result is dropped.
+    pub fn count_connection(self: &Rc<Self>) -> OpenConnection {
+        self.set_connections(self.connections.get() + 1);
+        OpenConnection(self.clone())
+    }
+
+    fn set_connections(&self, count: usize) {
+        self.connections.set(count);
+        self.metrics.numbers.connections_open.set(count as u64);
+    }
+
+    /// The head, on core 0.
+    pub fn head(&self) -> Option<&Rc<Head>> {
+        self.head.as_ref()
+    }
+}
+
+/// A connection that counts as open.
+pub struct OpenConnection(Rc<Core>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.set_connections(self.0.connections.get() - 1);
+    }
+}
+
+/// Ends the process at once: for a broken invariant or a disk that failed. Recovery at the next start is made for this.
+pub fn abort(why: &str) -> ! {
+    tracing::error!(why, "the broker cannot go on");
+    // Past the logger, which may not come to write its line any more.
+    eprintln!("nistru: fatal: {why}");
+    std::process::abort()
+}

@@ -1,0 +1,418 @@
+//! The partitions of this core: append what the journal committed, answer fetches, keep the files in order.
+//!
+//! Nothing here waits: what a partition cannot do now comes out as a job for a helper thread, and goes on when the job is done.
+
+use super::message::{Applied, ExpiredCursor, Fetch, GroupCursor, HEAD, Message};
+use super::store::PartitionLog;
+use super::{Core, Slice, abort};
+use crate::delivery::session::{Event, FetchId};
+use crate::event::record::Record;
+use crate::id::{FrameIndex, Offset, Partition, SessionId};
+use crate::ingress::Span;
+use crate::journal::disk::RealDisk;
+use crate::metrics::PartitionGauge;
+use crate::partition::{Budget, ColdId, Finished, Job, JobKind, NeedsSegment, Status, Waiters};
+use crate::rt;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most events that one fetch brings.
+const FETCH_EVENTS_MAX: usize = 512;
+/// Time between two looks at age and memory.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A fetch by name.
+type FetchKey = (SessionId, FetchId);
+
+/// Everything this core knows of its partitions.
+pub struct Owner {
+    cores: usize,
+    /// Partition `p` is at `p / cores`.
+    owned: RefCell<Vec<Owned>>,
+    /// What the head sent, in order.
+    tasks: RefCell<VecDeque<Task>>,
+    /// Somebody works on `tasks`, or waits for a segment to go on.
+    busy: Cell<bool>,
+}
+
+/// One partition.
+struct Owned {
+    id: Partition,
+    log: PartitionLog,
+    /// Fetches that are not answered yet.
+    fetches: HashMap<FetchKey, Fetch, ahash::RandomState>,
+    waiters: Waiters<FetchKey>,
+    /// Fetches that wait until something is in memory.
+    cold: HashMap<ColdId, Vec<FetchKey>>,
+    /// Fetches whose data could not be read; tried again at the next tick.
+    failed: Vec<FetchKey>,
+}
+
+enum Task {
+    /// Append the events that are this core's, from this record on: (block, span).
+    Append { applied: Arc<Applied>, next: (usize, usize), bytes: usize },
+    /// Make what is here now durable and report how far it reaches.
+    Mark(FrameIndex),
+}
+
+impl Owner {
+    pub fn new(logs: Vec<(Partition, PartitionLog)>, cores: usize) -> Self {
+        let owned = logs.into_iter().map(|(id, log)| Owned {
+            id,
+            log,
+            fetches: HashMap::default(),
+            waiters: Waiters::default(),
+            cold: HashMap::new(),
+            failed: Vec::new(),
+        });
+        Self { cores, owned: RefCell::new(owned.collect()), tasks: RefCell::default(), busy: Cell::default() }
+    }
+
+    /// Runs `act` on a partition of this core.
+    fn with<R>(&self, partition: Partition, act: impl FnOnce(&mut Owned) -> R) -> R {
+        let owned = &mut self.owned.borrow_mut()[usize::from(partition.0) / self.cores];
+        debug_assert_eq!(owned.id, partition);
+        act(owned)
+    }
+
+    fn ids(&self) -> Vec<Partition> {
+        self.owned.borrow().iter().map(|owned| owned.id).collect()
+    }
+
+    pub fn gauges(&self) -> Vec<PartitionGauge> {
+        let gauge = |owned: &Owned| PartitionGauge {
+            partition: owned.id.0,
+            start: owned.log.start().0,
+            end: owned.log.end().0,
+        };
+        self.owned.borrow().iter().map(gauge).collect()
+    }
+}
+
+impl Core {
+    /// Starts the upkeep of this core's partitions.
+    pub fn start_upkeep(self: &Rc<Self>) {
+        let core = self.clone();
+        rt::spawn(async move {
+            loop {
+                for partition in core.owner.ids() {
+                    core.look_after(partition);
+                }
+                rt::sleep(TICK).await;
+            }
+        });
+    }
+
+    fn look_after(self: &Rc<Self>, partition: Partition) {
+        let now_ms = self.now_ms();
+        let oldest_ms = now_ms.saturating_sub(self.config.storage.retention.as_millis() as u64);
+        let (expirable, again) = self.owner.with(partition, |owned| {
+            owned.log.tick(now_ms);
+            (owned.log.expirable(oldest_ms), std::mem::take(&mut owned.failed))
+        });
+        if let Some(start) = expirable {
+            self.post(HEAD, Message::Expirable { partition, start });
+        }
+        self.pump(partition);
+        self.answer_all(partition, again);
+        self.work();
+    }
+
+    /// The head committed events for this core.
+    pub(super) fn take_applied(self: &Rc<Self>, applied: Arc<Applied>) {
+        let bytes = applied.bytes_for(|partition| self.owner_of(partition) == self.id);
+        self.owner.tasks.borrow_mut().push_back(Task::Append { applied, next: (0, 0), bytes });
+        self.work();
+    }
+
+    /// The head wants everything up to here durable.
+    pub(super) fn mark(self: &Rc<Self>, index: FrameIndex) {
+        self.owner.tasks.borrow_mut().push_back(Task::Mark(index));
+        self.work();
+    }
+
+    /// Works on the head's tasks in order, until one must wait for a segment.
+    fn work(self: &Rc<Self>) {
+        if self.owner.busy.replace(true) {
+            return;
+        }
+        loop {
+            let task = self.owner.tasks.borrow_mut().pop_front();
+            match task {
+                None => break,
+                Some(Task::Mark(index)) => self.flush(index),
+                Some(Task::Append { applied, next, bytes }) => {
+                    if let Err(next) = self.append(&applied, next) {
+                        self.owner.tasks.borrow_mut().push_front(Task::Append { applied, next, bytes });
+                        break;
+                    }
+                    self.post(HEAD, Message::Appended { bytes });
+                }
+            }
+        }
+        self.owner.busy.set(false);
+    }
+
+    /// Appends what is this core's, from `next` on. Fails with where to go on when a partition has no room.
+    fn append(self: &Rc<Self>, applied: &Applied, next: (usize, usize)) -> Result<(), (usize, usize)> {
+        let mut woken = Vec::new();
+        let mut touched = 0u64;
+        let mut outcome = Ok(());
+        'all: for (at, block) in applied.blocks.iter().enumerate().skip(next.0) {
+            let first = if at == next.0 { next.1 } else { 0 };
+            for (place, span) in block.spans.iter().enumerate().skip(first) {
+                if self.owner_of(span.partition) != self.id {
+                    continue;
+                }
+                touched |= 1 << span.partition.0;
+                if self.append_one(block.record(*span), span, &mut woken).is_err() {
+                    outcome = Err((at, place));
+                    break 'all;
+                }
+            }
+        }
+        for partition in (0..64).filter(|bit| touched >> bit & 1 == 1) {
+            self.pump(Partition(partition));
+        }
+        for (partition, key) in woken {
+            self.answer(partition, key);
+        }
+        outcome
+    }
+
+    fn append_one(
+        &self,
+        bytes: &[u8],
+        span: &Span,
+        woken: &mut Vec<(Partition, FetchKey)>,
+    ) -> Result<(), NeedsSegment> {
+        let record = Record::read_unverified(bytes)
+            .unwrap_or_else(|error| abort(&format!("a committed record is not sound: {error:?}")));
+        self.owner.with(span.partition, |owned| {
+            owned.log.append(&record)?;
+            let mut keys = Vec::new();
+            owned.waiters.appended(record.header().type_id, &mut keys);
+            woken.extend(keys.into_iter().map(|key| (span.partition, key)));
+            Ok(())
+        })
+    }
+
+    /// Flushes every partition and reports how far each reaches.
+    fn flush(self: &Rc<Self>, index: FrameIndex) {
+        let jobs: Vec<_> =
+            self.owner.owned.borrow().iter().map(|owned| (owned.id, owned.log.flush_job())).collect();
+        let core = self.clone();
+        rt::spawn(async move {
+            let mut ends = Vec::with_capacity(jobs.len());
+            for (partition, job) in jobs {
+                if let Some(Finished::Flushed(end)) = core.run_job(partition, job).await {
+                    ends.push((partition, end));
+                }
+            }
+            core.post(HEAD, Message::Marked { index, ends });
+        });
+    }
+
+    /// Starts every job of a partition that is due.
+    fn pump(self: &Rc<Self>, partition: Partition) {
+        while let Some(job) = self.owner.with(partition, |owned| owned.log.job()) {
+            self.start_job(partition, job);
+        }
+    }
+
+    fn start_job(self: &Rc<Self>, partition: Partition, job: Job<RealDisk>) {
+        let core = self.clone();
+        rt::spawn(async move {
+            match core.run_job(partition, job).await {
+                Some(Finished::Room) => core.work(),
+                Some(Finished::Warm(cold)) => core.warmed(partition, cold),
+                Some(Finished::Upkeep | Finished::Flushed(_)) | None => {}
+            }
+            core.pump(partition);
+        });
+    }
+
+    /// Runs a job on a helper thread and takes in what it brought; `None` when it failed.
+    async fn run_job(self: &Rc<Self>, partition: Partition, job: Job<RealDisk>) -> Option<Finished> {
+        let kind = job.kind();
+        match self.pool.run(move || job.run()).await {
+            Ok(done) => Some(self.owner.with(partition, |owned| owned.log.finish(done))),
+            Err(failed) if kind == JobKind::Flush => {
+                abort(&format!("partition {partition} cannot be made durable: {}", failed.error))
+            }
+            Err(failed) => {
+                tracing::error!(%partition, ?kind, error = %failed.error, "upkeep of a partition failed; it is tried again");
+                self.owner.with(partition, |owned| {
+                    owned.log.failed(&failed);
+                    if let JobKind::Load(cold) | JobKind::Warm(cold) = kind {
+                        owned.failed.extend(owned.cold.remove(&cold).unwrap_or_default());
+                    }
+                });
+                None
+            }
+        }
+    }
+
+    /// Asks the owner of a partition for events.
+    pub fn fetch(&self, fetch: Fetch) {
+        self.metrics.numbers.fetches.add(1);
+        self.post(self.owner_of(fetch.partition), Message::Fetch(fetch));
+    }
+
+    /// The answer to a fetch is not wanted any more.
+    pub fn cancel_fetch(&self, session: SessionId, partition: Partition, fetch: FetchId) {
+        self.post(self.owner_of(partition), Message::CancelFetch { session, partition, fetch });
+    }
+
+    pub(super) fn take_fetch(self: &Rc<Self>, fetch: Fetch) {
+        let (partition, key) = (fetch.partition, (fetch.session, fetch.fetch));
+        self.owner.with(partition, |owned| owned.fetches.insert(key, fetch));
+        self.answer(partition, key);
+    }
+
+    pub(super) fn forget_fetch(&self, session: SessionId, partition: Partition, fetch: FetchId) {
+        self.owner.with(partition, |owned| {
+            if let Some(fetch) = owned.fetches.remove(&(session, fetch)) {
+                owned.waiters.cancel((session, fetch.fetch), &fetch.types);
+            }
+        });
+    }
+
+    fn answer_all(self: &Rc<Self>, partition: Partition, keys: Vec<FetchKey>) {
+        for key in keys {
+            self.answer(partition, key);
+        }
+    }
+
+    fn warmed(self: &Rc<Self>, partition: Partition, cold: ColdId) {
+        let keys = self.owner.with(partition, |owned| owned.cold.remove(&cold)).unwrap_or_default();
+        self.answer_all(partition, keys);
+    }
+
+    /// Answers a fetch if there is something, or leaves it where it will be found when there is.
+    fn answer(self: &Rc<Self>, partition: Partition, key: FetchKey) {
+        match self.owner.with(partition, |owned| owned.look(key)) {
+            Looked::Nothing => {}
+            Looked::Events { fetch, next, events, ahead } => {
+                self.post(
+                    fetch.session.core(),
+                    Message::Fetched { session: fetch.session, fetch: fetch.fetch, next, events },
+                );
+                if let Some(job) = ahead {
+                    self.start_cold_read(partition, job);
+                }
+            }
+            Looked::Job(job) => self.start_cold_read(partition, job),
+            Looked::GoOn => {
+                let core = self.clone();
+                rt::spawn(async move {
+                    rt::breathe().await;
+                    core.answer(partition, key);
+                });
+            }
+        }
+    }
+
+    fn start_cold_read(self: &Rc<Self>, partition: Partition, job: Job<RealDisk>) {
+        self.metrics.numbers.cold_reads.add(1);
+        self.start_job(partition, job);
+    }
+
+    /// The journal says that everything before `start` is gone; first count who loses what.
+    pub(super) fn expire(self: &Rc<Self>, partition: Partition, start: Offset, cursors: Vec<ExpiredCursor>) {
+        let core = self.clone();
+        rt::spawn(async move {
+            for cursor in cursors {
+                let events = core.count_exactly(partition, &cursor, start).await;
+                core.post(HEAD, Message::Lost { cursor, events });
+            }
+            core.owner.with(partition, |owned| owned.log.expire(start));
+            core.pump(partition);
+        });
+    }
+
+    async fn count_exactly(
+        self: &Rc<Self>,
+        partition: Partition,
+        cursor: &ExpiredCursor,
+        start: Offset,
+    ) -> u64 {
+        for edge in [cursor.at, start] {
+            if let Some(job) = self.owner.with(partition, |owned| owned.log.load_job(edge))
+                && let Some(Finished::Warm(cold)) = self.run_job(partition, job).await
+            {
+                self.warmed(partition, cold);
+            }
+        }
+        self.owner.with(partition, |owned| owned.log.count(&cursor.types, cursor.at..start)).events
+    }
+
+    /// How many events each of the groups has not confirmed in this core's partitions.
+    pub(super) fn tell_lag(&self, number: u64, cursors: Vec<GroupCursor>) {
+        let lag = |cursor: GroupCursor| {
+            let count = |owned: &mut Owned| owned.log.count(&cursor.types, cursor.at..owned.log.end());
+            (cursor.group, self.owner.with(cursor.partition, count).events)
+        };
+        let lags = cursors.into_iter().map(lag).collect();
+        self.post(HEAD, Message::Lagged { number, lags });
+    }
+}
+
+/// What came of looking for a fetch's events.
+enum Looked {
+    /// The fetch is gone, or waits.
+    Nothing,
+    Events {
+        fetch: Fetch,
+        next: Offset,
+        events: Vec<Slice>,
+        /// Brings what comes next. It must run though nobody waits for it: the partition takes it to be under way, and
+        /// whoever reads there next would wait for it for ever.
+        ahead: Option<Job<RealDisk>>,
+    },
+    /// The fetch waits for this job.
+    Job(Job<RealDisk>),
+    /// Much was looked through and nothing found so far.
+    GoOn,
+}
+
+impl Owned {
+    fn look(&mut self, key: FetchKey) -> Looked {
+        let Some(fetch) = self.fetches.get_mut(&key) else { return Looked::Nothing };
+        let budget = Budget { events: FETCH_EVENTS_MAX, bytes: fetch.bytes_max };
+        let read = self.log.read(fetch.from, &fetch.types, budget);
+        fetch.from = read.next;
+        if !read.slices.is_empty() {
+            let Some(fetch) = self.fetches.remove(&key) else { return Looked::Nothing };
+            let ahead = match read.status {
+                Status::Cold { job, .. } => job,
+                Status::More | Status::AtEnd => None,
+            };
+            return Looked::Events { fetch, next: read.next, events: read.slices, ahead };
+        }
+        match read.status {
+            Status::More => Looked::GoOn,
+            Status::AtEnd => {
+                self.waiters.park(key, &fetch.types);
+                Looked::Nothing
+            }
+            Status::Cold { wait, job } => {
+                self.cold.entry(wait).or_default().push(key);
+                job.map_or(Looked::Nothing, Looked::Job)
+            }
+        }
+    }
+}
+
+impl Event for Slice {
+    fn offset(&self) -> Offset {
+        Slice::offset(self)
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}

@@ -1,0 +1,227 @@
+//! One TLS connection: rustls driven by hand over a socket of this core.
+//!
+//! Received and sent bytes pass through one pair of buffers per core, so an idle connection holds only what rustls itself needs.
+
+use crate::rt::deadline::{Deadline, Deadlines};
+use crate::rt::socket::{Accepted, Stream};
+use rustls::pki_types::CertificateDer;
+use rustls::{ServerConfig, ServerConnection};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// Size of each of the two buffers.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// Buffers that all connections of a core use in turn: one borrow never outlives one poll.
+pub struct Buffers {
+    receive: RefCell<Vec<u8>>,
+    send: RefCell<Vec<u8>>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { receive: vec![0; BUFFER_BYTES].into(), send: Vec::with_capacity(BUFFER_BYTES).into() }
+    }
+}
+
+/// An open connection.
+pub struct Connection {
+    // Fields drop in order: the deadline must go before its socket is closed.
+    deadline: Deadline,
+    stream: Stream,
+    tls: Box<ServerConnection>,
+    buffers: Rc<Buffers>,
+    peer: SocketAddr,
+    /// What came right behind the handshake.
+    early: Vec<u8>,
+}
+
+impl Connection {
+    /// Takes over `accepted` and shakes hands within `limit`.
+    pub async fn open(
+        accepted: Accepted,
+        config: Arc<ServerConfig>,
+        buffers: Rc<Buffers>,
+        deadlines: &Deadlines,
+        limit: Duration,
+    ) -> io::Result<Self> {
+        let peer = accepted.peer;
+        let stream = accepted.open();
+        let deadline = deadlines.watch(stream.as_raw_fd());
+        let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
+        // What is queued is bounded by those who queue it: they flush before they queue more.
+        tls.set_buffer_limit(None);
+        let mut connection = Self { deadline, stream, tls: Box::new(tls), buffers, peer, early: Vec::new() };
+        connection.deadline.limit(limit);
+        let shaken = connection.shake_hands().await;
+        connection.deadline.lift();
+        shaken.map(|()| connection)
+    }
+
+    async fn shake_hands(&mut self) -> io::Result<()> {
+        // A client sends its first request together with the last flight of its handshake.
+        let mut early = Vec::new();
+        while self.tls.is_handshaking() {
+            let received = poll_fn(|cx| self.poll_receive_some(cx, &mut early)).await;
+            poll_fn(|cx| self.poll_flush(cx)).await?;
+            if received? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.early = early;
+        self.flush().await
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The deadline that shuts this connection down.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// The certificates of the client, its own first; empty when it sent none.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.peer_certificates().unwrap_or_default()
+    }
+
+    /// What ALPN settled on, if anything.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    /// Appends received plain bytes to `into`; 0 means that the client sends no more.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        into.append(&mut self.early);
+        while into.len() == before {
+            if ready!(self.poll_receive_some(cx, into))? == 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(into.len() - before))
+    }
+
+    /// Reads once from the socket and decrypts; gives the number of *encrypted* bytes, 0 at the end.
+    fn poll_receive_some(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let mut buffer = self.buffers.receive.borrow_mut();
+        let received = ready!(self.stream.poll_read(cx, &mut buffer))?;
+        let mut encrypted = &buffer[..received];
+        while !encrypted.is_empty() {
+            self.tls.read_tls(&mut encrypted)?;
+            let state =
+                self.tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            drain_plain(&mut self.tls, into)?;
+            if state.peer_has_closed() {
+                return Poll::Ready(Ok(0));
+            }
+        }
+        Poll::Ready(Ok(received))
+    }
+
+    /// Encrypts `plain` and queues it. Callers flush before they queue more than they would want to hold in memory.
+    pub fn queue(&mut self, plain: &[u8]) -> io::Result<()> {
+        self.tls.writer().write_all(plain)
+    }
+
+    /// Whether encrypted bytes wait to be sent.
+    pub fn has_queued(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Ready when everything queued has been handed to the kernel.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.tls.wants_write() {
+            let mut socket = Gather { stream: &mut self.stream, cx, buffer: &self.buffers.send };
+            match self.tls.write_tls(&mut socket) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until everything queued has been handed to the kernel.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Says goodbye and waits until the client has closed too or `limit` has passed, so that the last bytes sent are not
+    /// lost to a reset when the client still has unread data under way.
+    pub async fn close(mut self, limit: Duration) {
+        self.deadline.limit(limit);
+        self.tls.send_close_notify();
+        let said = match self.flush().await {
+            Ok(()) => poll_fn(|cx| self.stream.poll_shut_write(cx)).await,
+            error => error,
+        };
+        if said.is_err() {
+            return;
+        }
+        let mut ignored = Vec::new();
+        while let Ok(1..) = poll_fn(|cx| self.poll_receive_some(cx, &mut ignored)).await {
+            ignored.clear();
+        }
+    }
+}
+
+fn drain_plain(tls: &mut ServerConnection, into: &mut Vec<u8>) -> io::Result<()> {
+    match tls.reader().read_to_end(into) {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends several TLS records with one system call.
+struct Gather<'a, 'b> {
+    stream: &'a mut Stream,
+    cx: &'a mut Context<'b>,
+    buffer: &'a RefCell<Vec<u8>>,
+}
+
+impl Gather<'_, '_> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.poll_write(self.cx, bytes) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Gather<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(bytes)
+    }
+
+    fn write_vectored(&mut self, records: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if let [only] = records {
+            return self.send(only);
+        }
+        let shared = self.buffer;
+        let mut buffer = shared.borrow_mut();
+        buffer.clear();
+        for record in records {
+            let room = BUFFER_BYTES - buffer.len();
+            buffer.extend_from_slice(&record[..record.len().min(room)]);
+        }
+        self.send(&buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! One HTTP/1.1 connection, from the handshake to its end or its upgrade to a WebSocket.
+
+use super::connection::Connection;
+use crate::api::{self, Outcome, Peer, Verdict};
+use crate::broker::Core;
+use crate::broker::budget::Permit;
+use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
+use crate::http::{Problem, Request, Response, Status};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a connection that the broker ends may take to read the last answer.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The state of one connection.
+struct Http1 {
+    core: Rc<Core>,
+    connection: Connection,
+    peer: Peer,
+    parser: Parser,
+    /// Received and not parsed yet.
+    input: Vec<u8>,
+    /// Bytes of the request at hand, taken from the core's budget.
+    permit: Option<Permit>,
+}
+
+/// What to do after a request was answered.
+enum Next {
+    /// Read the next one.
+    Go,
+    /// End the connection.
+    Close,
+    /// The connection is a WebSocket now.
+    Upgrade(Box<api::Upgrade>),
+}
+
+/// Serves requests until the connection ends.
+pub async fn serve(core: Rc<Core>, connection: Connection, peer: Peer) {
+    let parser = Parser::new(core.config.server.head_bytes_max);
+    let mut http = Http1 { core, connection, peer, parser, input: Vec::new(), permit: None };
+    loop {
+        match http.next_request().await {
+            Ok(Next::Go) => {}
+            Ok(Next::Upgrade(upgrade)) => {
+                let Http1 { core, connection, peer, input, .. } = http;
+                return api::consume::run(core, connection, peer, *upgrade, input).await;
+            }
+            Ok(Next::Close) => return http.connection.close(FAREWELL).await,
+            // The client went away, or was too slow to be told so.
+            Err(_) => return,
+        }
+    }
+}
+
+impl Http1 {
+    /// Reads and answers one request.
+    async fn next_request(&mut self) -> io::Result<Next> {
+        loop {
+            let mut rest = &self.input[..];
+            let step = self.parser.advance(&mut rest);
+            let used = self.input.len() - rest.len();
+            self.input.drain(..used);
+            match step {
+                Ok(Step::NeedMore) => {
+                    if let Some(end) = self.receive().await? {
+                        return Ok(end);
+                    }
+                }
+                Ok(Step::Head) => {
+                    if let Some(next) = self.decide().await? {
+                        return Ok(next);
+                    }
+                }
+                Ok(Step::Complete(request, exchange)) => return self.answer(request, exchange).await,
+                Err(error) => {
+                    let response = Response::text(error.status(), error.to_string()).closing();
+                    return self.respond(Exchange::refused(), &response).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for more input; tells how the connection ends when there is none.
+    async fn receive(&mut self) -> io::Result<Option<Next>> {
+        let idle = self.parser.is_idle() && self.input.is_empty();
+        if idle {
+            if self.core.is_stopping() {
+                return Ok(Some(Next::Close));
+            }
+            self.input = Vec::new();
+            self.connection.deadline().limit_idle(self.core.config.server.idle_timeout);
+        }
+        let (connection, input) = (&mut self.connection, &mut self.input);
+        match poll_fn(|cx| connection.poll_receive(cx, input)).await? {
+            1.. => {
+                if idle {
+                    self.connection.deadline().limit_receiving(self.core.config.server.request_timeout);
+                }
+                Ok(None)
+            }
+            0 if idle => Ok(Some(Next::Close)),
+            0 if self.connection.deadline().passed() => {
+                let text = format!(
+                    "the request did not arrive within {:?}",
+                    self.core.config.server.request_timeout
+                );
+                self.respond(Exchange::refused(), &Response::text(Status::REQUEST_TIMEOUT, text).closing())
+                    .await
+                    .map(Some)
+            }
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Decides on the body of the request whose head has come.
+    async fn decide(&mut self) -> io::Result<Option<Next>> {
+        let head = self.parser.head().expect("the parser has a head to decide on");
+        let (exchange, framing, expects_continue) = (head.exchange, head.framing, head.expects_continue);
+        let bytes_max = match api::verdict(&self.core, &self.peer, &head.request) {
+            Verdict::Read { bytes_max } => bytes_max,
+            Verdict::Refuse(problem) => {
+                let mut response = problem.respond_to(&head.request.headers);
+                // A body that nobody wants is not read: where the next request would begin then is unknown.
+                response.close |= framing != Framing::None;
+                if framing == Framing::None {
+                    // Without a body both only bring the parser to the next request.
+                    let _ = self.parser.drop_body(0);
+                    let _ = self.parser.advance(&mut &[][..]);
+                }
+                return self.respond(exchange, &response).await.map(Some);
+            }
+        };
+        let expected = match framing {
+            Framing::None => 0,
+            Framing::Length(length) if length > bytes_max as u64 => {
+                let error = Error::BodyTooLarge(bytes_max);
+                let problem = Problem::new(error.status(), error.to_string());
+                let response = problem.respond_to(&head.request.headers).closing();
+                return self.respond(exchange, &response).await.map(Some);
+            }
+            Framing::Length(length) => length as usize,
+            Framing::Chunked => bytes_max,
+        };
+        self.parser.keep_body(bytes_max).map_err(io::Error::other)?;
+        self.permit = Some(self.core.budget.take(expected).await);
+        if expects_continue && self.input.is_empty() {
+            self.connection.queue(CONTINUE)?;
+            self.connection.flush().await?;
+        }
+        Ok(None)
+    }
+
+    async fn answer(&mut self, request: Request, exchange: Exchange) -> io::Result<Next> {
+        self.connection.deadline().lift();
+        let outcome = api::handle(&self.core, &self.peer, &request).await;
+        self.permit = None;
+        match outcome {
+            Outcome::Response(response) => {
+                drop(request);
+                self.respond(exchange, &response).await
+            }
+            Outcome::Upgrade(response, upgrade) => match self.respond(exchange, &response).await? {
+                Next::Go => Ok(Next::Upgrade(upgrade)),
+                other => Ok(other),
+            },
+        }
+    }
+
+    async fn respond(&mut self, exchange: Exchange, response: &Response) -> io::Result<Next> {
+        let numbers = &self.core.metrics.numbers;
+        numbers.requests.add(1);
+        numbers.requests_failed.add(u64::from(response.status.0 >= 400));
+        self.connection.deadline().limit(self.core.config.server.request_timeout);
+        {
+            let mut out = self.core.scratch.borrow_mut();
+            out.clear();
+            exchange.encode(response, &mut self.core.date.borrow_mut(), self.core.now_ms() / 1000, &mut out);
+            self.connection.queue(&out)?;
+        }
+        self.connection.flush().await?;
+        self.connection.deadline().lift();
+        let stays = exchange.keeps_alive(response) || response.status == Status::SWITCHING_PROTOCOLS;
+        Ok(if stays && !self.core.is_stopping() { Next::Go } else { Next::Close })
+    }
+}

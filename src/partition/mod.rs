@@ -1,0 +1,38 @@
+//! Partitions: the readable, indexed form of the events, one log each, owned by one core.
+//!
+//! A [`Partition`] is a materialisation of the journal. Its offsets are a pure function of the journal's frames, its files can be cut back to
+//! a checkpoint's [`End`] and written again by replay. Nothing here makes an event durable before it is acknowledged, and nothing
+//! here is asked before the journal has committed.
+//!
+//! - [`segment`] and [`index`]: the two kinds of files, byte by byte.
+//! - `log`: append, expiry, counting. `read`: slices of mapped memory for readers. `upkeep` and `job`: what may block.
+//! - `recovery`: opening. `site`: the directory.
+//! - [`Waiters`]: readers parked until an event of their types comes.
+//! - [`map`] and [`heap`]: mapped memory, real and simulated.
+
+pub mod error;
+pub mod filter;
+pub mod heap;
+pub mod index;
+pub mod job;
+mod log;
+pub mod map;
+mod read;
+mod recovery;
+pub mod segment;
+mod site;
+mod upkeep;
+mod waiters;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use filter::TypeFilter;
+pub use job::{ColdId, Done, Job, JobError, JobKind};
+pub use log::{Config, Counted, End, NeedsSegment, Partition};
+pub use map::{FileMap, MapDisk};
+pub use read::{Budget, Read, Slice, Status};
+pub use segment::Identity;
+pub use upkeep::Finished;
+pub use waiters::Waiters;

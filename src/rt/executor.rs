@@ -1,0 +1,45 @@
+//! One pinned glommio executor per core.
+
+use glommio::{LocalExecutorBuilder, Placement};
+use std::future::Future;
+use std::io;
+
+/// Bytes of registered I/O memory per executor. With this little, 16 executors start within 8 MiB of locked memory.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// Locked memory that one executor needs to start.
+pub const LOCKED_BYTES_PER_EXECUTOR: u64 = 512 << 10;
+
+/// CPUs this process may run on, in ascending order.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: an all-zero cpu_set_t is an empty set, and the call fills it in.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is writable for the given size during the call.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every index is below the capacity of the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+}
+
+/// Starts an executor on its own thread, pinned to `cpu`, that runs the future `make` returns.
+pub fn start<F: Future<Output = ()> + 'static>(
+    core: usize,
+    cpu: usize,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<()> {
+    builder(Placement::Fixed(cpu))
+        .name(&format!("core-{core}"))
+        .spawn(make)
+        .map(drop)
+        .map_err(|e| io::Error::other(format!("executor {core} on CPU {cpu} does not start: {e}")))
+}
+
+/// Runs `future` on an unpinned executor on this thread: for tests of code that needs one.
+pub fn run_here<T>(future: impl Future<Output = T>) -> T {
+    builder(Placement::Unbound).make().expect("an executor starts").run(future)
+}
+
+fn builder(placement: Placement) -> LocalExecutorBuilder {
+    // The preempt timer keeps its default of 100 ms: shorter ones make glommio park with runnable work.
+    LocalExecutorBuilder::new(placement).io_memory(IO_MEMORY_BYTES)
+}

@@ -1,0 +1,43 @@
+//! The runtime, and the only module that knows glommio: executors, tasks, timers, sockets, files, queues between cores.
+//!
+//! The rules that glommio 0.9 asks for, all kept here:
+//!
+//! * Tasks end by returning. Cancelling or dropping a pending task leaks it, so [`spawn`] detaches and gives no handle.
+//! * I/O is polled only when the run queue is empty. A long computation calls [`breathe`] between bounded pieces; it
+//!   waits for the reactor, where a plain `yield` would not let the reactor run.
+//! * An executor may park with runnable work when its preempt timer fired too early; [`pulse`] wakes every core every few
+//!   milliseconds and notices the ones that make no progress.
+//! * Sockets have no timeouts of their own: [`deadline`] shuts a socket down when its time is up.
+//! * Blocking work runs on threads of [`blocking`], never on an executor.
+
+pub mod blocking;
+pub mod bus;
+pub mod deadline;
+pub mod executor;
+pub mod file;
+pub mod notify;
+pub mod pulse;
+pub mod socket;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Runs `task` on this core until it returns.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(task).detach();
+}
+
+/// For how long this core was not idle since it started.
+pub fn busy() -> Duration {
+    glommio::executor().executor_stats().executor_runtime()
+}
+
+/// Waits for `duration`.
+pub async fn sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
+}
+
+/// Lets the reactor and every other runnable task of this core run before the caller goes on.
+pub async fn breathe() {
+    glommio::timer::sleep(Duration::from_nanos(1)).await;
+}

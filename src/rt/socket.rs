@@ -1,0 +1,124 @@
+//! TCP sockets of one core.
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` bounds it too.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket. Every core binds the same address (`SO_REUSEPORT`) and the kernel spreads connections.
+pub struct Listener {
+    listener: TcpListener,
+}
+
+/// A connection that was accepted but belongs to no core yet, so that it can be handed to another one.
+pub struct Accepted {
+    stream: AcceptedTcpStream,
+    /// The address the client came from; IPv4 clients of an IPv6 socket appear as IPv4.
+    pub peer: SocketAddr,
+}
+
+/// A connection of this core.
+pub struct Stream {
+    stream: TcpStream,
+}
+
+impl Listener {
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = unbound(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        // SAFETY: the descriptor is a listening socket that nobody else owns.
+        Ok(Self { listener: unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) } })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr().map_err(io::Error::from)
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        let stream = self.listener.shared_accept().await.map_err(io::Error::from)?;
+        match stream.peer_addr() {
+            Ok(peer) => Ok(Accepted { stream, peer: canonical(peer) }),
+            Err(error) => {
+                drop(stream.bind_to_executor());
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// Takes the connection over on this core.
+    pub fn open(self) -> Stream {
+        let stream = self.stream.bind_to_executor();
+        // Only fails when the peer has gone, and then the first read says so.
+        drop(stream.set_nodelay(true));
+        Stream { stream }
+    }
+}
+
+impl Stream {
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    /// Tells the peer that nothing more will be sent (TCP FIN).
+    pub fn poll_shut_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+}
+
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(IpAddr::to_canonical(&peer.ip()), peer.port())
+}
+
+/// An address that was free when asked for, and the port it stands for.
+pub struct Reservation {
+    /// Held so that nobody else can take a port that the system chose.
+    _socket: Socket,
+    pub address: SocketAddr,
+}
+
+/// Checks that nobody listens on `address` and fixes the port when it is 0. Without this check `SO_REUSEPORT` would let two
+/// brokers of one user share a port and split its connections.
+pub fn reserve(address: SocketAddr) -> io::Result<Reservation> {
+    let exclusive = unbound(address)?;
+    exclusive.bind(&address.into())?;
+    exclusive.listen(1)?;
+    let address = exclusive.local_addr()?.as_socket().unwrap_or(address);
+    drop(exclusive);
+    let socket = unbound(address)?;
+    socket.set_reuse_port(true)?;
+    // Bound and not listening, so that no connection ends up here.
+    socket.bind(&address.into())?;
+    Ok(Reservation { _socket: socket, address })
+}
+
+/// IPv6 sockets take IPv6 only, so that `0.0.0.0` and `[::]` can stand beside each other.
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}

@@ -1,0 +1,12 @@
+//! Whole-broker tests: one process a test, real sockets, real TLS, real files.
+
+mod commands;
+mod consuming;
+mod fairness;
+mod harness;
+mod operating;
+mod producing;
+mod reloading;
+mod restarting;
+mod storing;
+mod transport;

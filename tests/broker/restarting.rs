@@ -1,0 +1,117 @@
+//! The life of the process: stop, crash, restart, other cores, a directory in use.
+
+use crate::harness::{Broker, closed, expect, keyed, next_ids, post_batch, post_event, record};
+use std::process::Command;
+
+#[test]
+fn stopping_closes_sessions_with_1012_and_exits_0() {
+    let mut broker = Broker::start();
+    let mut consumer = broker.consume("demo", "g");
+    let status = std::thread::scope(|scope| {
+        let ended = scope.spawn(|| closed(&mut consumer));
+        let status = broker.stop();
+        assert_eq!(ended.join().unwrap().0, 1012);
+        status
+    });
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_crash_and_a_stop() {
+    let mut broker = Broker::start();
+    let mut expected = Vec::new();
+    for round in 0..6 {
+        let batch: Vec<_> = (0..100).map(|n| keyed(&format!("{round}-{n}"), "k", n)).collect();
+        expect(&post_batch(&mut broker.connect("demo"), &batch), 202);
+        expected.extend((0..100).map(|n| format!("{round}-{n}")));
+        if round % 2 == 0 {
+            broker.kill();
+        } else {
+            assert!(broker.stop().success());
+        }
+        broker.launch();
+    }
+    assert_eq!(next_ids(&mut broker.consume("demo", "g"), 600), expected);
+}
+
+#[test]
+fn a_confirm_survives_a_stop() {
+    let mut broker = Broker::start();
+    let batch: Vec<_> = (0..10).map(|n| keyed(&n.to_string(), "k", n)).collect();
+    expect(&post_batch(&mut broker.connect("demo"), &batch), 202);
+    let mut consumer = broker.consume("demo", "g");
+    next_ids(&mut consumer, 10);
+    consumer.confirm(7).unwrap();
+    consumer.close();
+    assert!(broker.stop().success());
+    broker.launch();
+    assert_eq!(next_ids(&mut broker.consume("demo", "g"), 3), ["7", "8", "9"]);
+}
+
+#[test]
+fn the_number_of_cores_may_change_between_runs() {
+    let mut broker = Broker::start();
+    let mut expected = Vec::new();
+    for (round, cores) in ["1", "3", "2"].into_iter().enumerate() {
+        let batch: Vec<_> = (0..50).map(|n| keyed(&format!("{round}-{n}"), "k", n)).collect();
+        expect(&post_batch(&mut broker.connect("demo"), &batch), 202);
+        expected.extend((0..50).map(|n| format!("{round}-{n}")));
+        broker.stop();
+        broker.configure(&[("server", "cores", cores)]);
+        broker.launch();
+    }
+    assert_eq!(next_ids(&mut broker.consume("demo", "g"), 150), expected);
+}
+
+#[test]
+fn a_second_broker_on_the_same_directory_is_refused() {
+    let broker = Broker::start();
+    let second = Command::new(crate::harness::NISTRU)
+        .args(["serve", "--config"])
+        .arg(broker.config_file())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert!(text.contains("in use"), "{text}");
+    expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 202);
+}
+
+#[test]
+fn a_directory_of_another_format_version_is_refused() {
+    let mut broker = Broker::start();
+    broker.stop();
+    let genesis = broker.dir().join("data/genesis");
+    let mut bytes = std::fs::read(&genesis).unwrap();
+    bytes[8] = 99;
+    std::fs::write(&genesis, bytes).unwrap();
+    let said = broker.try_launch().unwrap_err();
+    assert!(said.contains("version"), "{said}");
+}
+
+#[test]
+fn a_damaged_journal_is_refused_until_an_operator_moves_the_damage_aside() {
+    let mut broker = Broker::start();
+    let mut producer = broker.connect("demo");
+    for n in 0..5 {
+        expect(&post_event(&mut producer, &keyed(&format!("e{n}"), "k", n)), 202);
+    }
+    broker.kill();
+    let journal = broker.dir().join("data/journal/00000001.jrn");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let victim = bytes.windows(4).position(|window| window == b"\"e1\"").expect("the second event is in the journal");
+    bytes[victim] ^= 1;
+    std::fs::write(&journal, bytes).unwrap();
+    let said = broker.try_launch().unwrap_err();
+    assert!(said.contains("00000001.jrn is damaged in bytes") && said.contains("nistru quarantine"), "{said}");
+
+    let quarantined = Command::new(crate::harness::NISTRU)
+        .args(["quarantine", "--config"])
+        .arg(broker.config_file())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&quarantined.stdout).into_owned();
+    assert!(quarantined.status.success() && said.contains("lost"), "{said}");
+    broker.launch();
+    assert_eq!(next_ids(&mut broker.consume("demo", "g"), 4), ["e0", "e2", "e3", "e4"]);
+}
