@@ -10,6 +10,7 @@ use crate::event::json::{self, Document, JsonError, Problem, Tape};
 use crate::event::media_type::MediaType;
 use crate::registry::model::{Client, EventType, Producer, Registry};
 use crate::schema::SchemaSet;
+use std::borrow::Cow;
 use std::num::NonZeroU8;
 
 /// Bytes of a request that one step looks at, rounded up to whole events: well under a millisecond of work.
@@ -234,12 +235,12 @@ struct Taker<'t, 'a> {
     faults: &'t mut Faults,
 }
 
-impl<'t, 'a> Taker<'t, 'a> {
+impl Taker<'_, '_> {
     /// Takes one event that was read, or its fault. Tells whether it is in the block now.
     fn take<'e>(
         &mut self,
         index: Option<u32>,
-        id: impl Fn() -> Option<std::borrow::Cow<'e, str>>,
+        id: impl Fn() -> Option<Cow<'e, str>>,
         event: Result<Event<'_>, Fault>,
     ) -> bool {
         match event.and_then(|event| self.append(&event)) {

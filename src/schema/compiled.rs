@@ -1,15 +1,17 @@
 //! One schema, compiled, and what payloads do wrong by it.
 
+use super::guard::{self, Shape};
 use super::view::{Taped, View};
-use super::{Mismatch, SchemaError, draft, guard};
+use super::{Mismatch, SchemaError, draft};
 use crate::event::json::Value;
 use jsonschema::{PatternOptions, Retrieve, Uri, ValidationError, Validator};
 use std::error::Error;
 
 /// Mismatches reported of one payload.
 const MISMATCHES_MAX: usize = 8;
-/// A payload of more values gets its first mismatch only: gathering all costs time and memory for each.
-const EXPLAINED_NODES: usize = 1000;
+/// A payload of more values gets its first mismatch only, and none by a schema with alternatives: gathering all takes
+/// time and memory for each.
+const EXPLAINED_NODES: usize = 2000;
 /// By a schema that refers to itself, a payload nested deeper gets no explanation: finding one may take time that
 /// doubles with each level.
 const EXPLAINED_DEPTH: usize = 8;
@@ -21,8 +23,7 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// A schema ready to run.
 pub(super) struct Compiled {
     validator: Validator<Taped>,
-    /// See [`guard::Shape`].
-    recursive: bool,
+    shape: Shape,
 }
 
 impl Compiled {
@@ -40,7 +41,7 @@ impl Compiled {
             .with_pattern_options(patterns)
             .build(schema)
             .map_err(|error| SchemaError::new(error.instance_path().as_str(), reason(&error)))?;
-        Ok(Self { validator, recursive: shape.recursive })
+        Ok(Self { validator, shape })
     }
 
     /// What `data` does wrong; nothing if it fits.
@@ -57,16 +58,19 @@ impl Compiled {
 
     /// Where and why `data`, which does not fit, does not fit.
     fn explain(&self, data: Value<'_>) -> Vec<Mismatch> {
-        if self.recursive && data.depth() > EXPLAINED_DEPTH {
+        let small = data.nodes() <= EXPLAINED_NODES;
+        if self.shape.recursive && data.depth() > EXPLAINED_DEPTH {
             vec![whole("does not fit the schema, and is nested too deeply to say where")]
-        } else if data.nodes() > EXPLAINED_NODES {
-            self.validator.validate(View(data)).err().iter().map(mismatch).collect()
-        } else {
+        } else if small {
             self.validator
                 .iter_errors(View(data))
                 .take(MISMATCHES_MAX)
                 .map(|error| mismatch(&error))
                 .collect()
+        } else if self.shape.branching {
+            vec![whole("does not fit the schema, and is too large to say where")]
+        } else {
+            self.validator.validate(View(data)).err().iter().map(mismatch).collect()
         }
     }
 }
@@ -205,6 +209,9 @@ mod tests {
         assert_eq!(check(schema.clone(), &array(50)).len(), MISMATCHES_MAX);
         let mismatches = check(schema, &array(5000));
         assert_eq!((mismatches.len(), mismatches[0].pointer.as_str()), (1, "/0"));
+        let alternatives = json!({"anyOf": [{"items": {"type": "integer"}}, {"items": {"type": "string"}}]});
+        assert!(!check(alternatives.clone(), &array(50))[0].reason.contains("too large"));
+        assert!(check(alternatives, &array(5000))[0].reason.contains("too large"));
     }
 
     #[test]

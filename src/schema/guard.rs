@@ -21,6 +21,8 @@ const EXPANDED_MAX: u64 = 20_000;
 pub(super) struct Shape {
     /// It may refer to itself, and so fit payloads of any depth.
     pub recursive: bool,
+    /// It offers alternatives: finding out why none fits takes every error of every one.
+    pub branching: bool,
 }
 
 /// Checks that `schema` is safe to compile and run.
@@ -30,12 +32,13 @@ pub(super) fn check(schema: &Value) -> Result<Shape, SchemaError> {
         return Err(SchemaError::new("", format!("has {nodes} values, at most {NODES_MAX} are allowed")));
     }
     let places = Places::of(schema);
-    let mut survey = Survey { places, sizes: HashMap::new(), recursive: false };
+    let shape = Shape { recursive: false, branching: false };
+    let mut survey = Survey { places, sizes: HashMap::new(), shape };
     if survey.size(schema) > EXPANDED_MAX {
         let reason = format!("is larger than {EXPANDED_MAX} subschemas when its references are written out");
         return Err(SchemaError::new("", reason));
     }
-    Ok(Shape { recursive: survey.recursive })
+    Ok(survey.shape)
 }
 
 fn count_nodes(value: &Value, depth: usize) -> Result<usize, SchemaError> {
@@ -114,7 +117,7 @@ struct Survey<'a> {
     places: Places<'a>,
     /// Size by address of the subschema; `None` while it is being measured.
     sizes: HashMap<*const Value, Option<u64>>,
-    recursive: bool,
+    shape: Shape,
 }
 
 impl<'a> Survey<'a> {
@@ -124,13 +127,14 @@ impl<'a> Survey<'a> {
         match self.sizes.get(&std::ptr::from_ref(schema)) {
             Some(Some(size)) => return *size,
             Some(None) => {
-                self.recursive = true;
+                self.shape.recursive = true;
                 return 1;
             }
             None => self.sizes.insert(schema, None),
         };
         let mut size = 1_u64;
         for (keyword, inner) in subschemas(schema) {
+            self.shape.branching |= matches!(keyword, "anyOf" | "oneOf");
             // Definitions cost nothing unless something refers to them.
             if !matches!(keyword, "$defs" | "definitions") {
                 size = size.saturating_add(self.size(inner));
@@ -150,7 +154,7 @@ impl<'a> Survey<'a> {
                 continue;
             };
             let targets = self.places.targets(schema, reference);
-            self.recursive |= targets.is_empty() || keyword != "$ref";
+            self.shape.recursive |= targets.is_empty() || keyword != "$ref";
             let largest = targets.into_iter().map(|target| self.size(target)).max();
             total = total.saturating_add(largest.unwrap_or(0));
         }
@@ -204,7 +208,7 @@ mod tests {
         }
         assert!(refusal(&schema).contains("written out"));
         let inner = json!({"$ref": "inner", "definitions": {"x": {"$id": "inner", "allOf": [{"$ref": "#/definitions/a"}], "definitions": {"a": {}}}}});
-        assert_eq!(check(&inner), Ok(Shape { recursive: false }));
+        assert_eq!(check(&inner), Ok(Shape { recursive: false, branching: false }));
     }
 
     #[test]
@@ -216,10 +220,18 @@ mod tests {
             json!({"$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"}}),
             json!({"$ref": "http://json-schema.org/draft-07/schema#"}),
         ] {
-            assert_eq!(check(&schema), Ok(Shape { recursive: true }), "{schema}");
+            assert_eq!(check(&schema), Ok(Shape { recursive: true, branching: false }), "{schema}");
         }
         let plain = json!({"$defs": {"a": {"type": "string"}}, "properties": {"x": {"$ref": "#/$defs/a"}, "y": {"$ref": "#/$defs/a"}}});
-        assert_eq!(check(&plain), Ok(Shape { recursive: false }));
+        assert_eq!(check(&plain), Ok(Shape { recursive: false, branching: false }));
+    }
+
+    #[test]
+    fn alternatives_are_noticed_wherever_they_are_used() {
+        let used = json!({"$defs": {"a": {"oneOf": [{}]}}, "items": {"$ref": "#/$defs/a"}});
+        assert_eq!(check(&used), Ok(Shape { recursive: false, branching: true }));
+        let property = json!({"properties": {"anyOf": {"type": "array"}}});
+        assert_eq!(check(&property), Ok(Shape { recursive: false, branching: false }));
     }
 
     #[test]
