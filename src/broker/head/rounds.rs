@@ -12,6 +12,7 @@ use crate::journal::command::{Body, Command};
 use crate::metrics;
 use crate::rt;
 use crate::state::State;
+use futures_lite::FutureExt;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,10 +25,10 @@ const CONFIRM_LINGER: Duration = Duration::from_millis(5);
 pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
     loop {
         head.work.notified().await;
-        if head.queue.borrow().is_patient() && !core.is_stopping() {
-            rt::sleep(CONFIRM_LINGER).await;
-        }
         while !head.queue.borrow().is_empty() {
+            if !core.is_stopping() {
+                head.linger().await;
+            }
             head.round(&core).await;
         }
     }
@@ -50,6 +51,16 @@ impl Head {
     pub(super) fn propose(&self, own: Own) {
         self.queue.borrow_mut().push(own);
         self.work.notify();
+    }
+
+    /// Gives confirms a moment to gather, until something comes that somebody waits for.
+    async fn linger(&self) {
+        let wanted = async {
+            while self.queue.borrow().is_patient() {
+                self.work.notified().await;
+            }
+        };
+        wanted.or(rt::sleep(CONFIRM_LINGER)).await;
     }
 
     /// Writes one frame and tells everybody what came of it.
