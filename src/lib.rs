@@ -7,3 +7,4 @@ pub mod id;
 pub mod journal;
 pub mod partition;
 pub mod registry;
+pub mod state;

@@ -26,6 +26,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes `dir` if it is missing; its name is durable afterwards.
+    fn create_dir_durably(&self, dir: &Path) -> io::Result<()> {
+        self.create_dir(dir)?;
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            _ => self.sync_dir(Path::new(".")),
+        }
+    }
     /// Bytes an unprivileged process may still write to the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }

@@ -33,6 +33,8 @@ pub enum RecoveryError {
     StartsLate { oldest: FrameIndex, needed: FrameIndex },
     /// The journal ends before the frame that the checkpoint covers.
     EndsEarly { last: FrameIndex, covered: FrameIndex },
+    /// The frames behind the damage leave no room for a gap: the file was put together from several journals.
+    NoBridge { file: FileNumber },
     /// The journal holds another frame at the checkpoint's index: they are of different histories.
     OtherHistory { index: FrameIndex },
 }
@@ -102,7 +104,7 @@ pub fn recover<D: Disk>(
     after: &Mark,
     nonce: &mut dyn FnMut() -> u64,
 ) -> Result<Recovered<D>, RecoveryError> {
-    disk.create_dir(dir)?;
+    disk.create_dir_durably(dir)?;
     let mut files = Files::open(disk, dir, layout.cluster)?;
     if files.opened.is_empty() {
         if after.index.0 > 0 {
@@ -117,59 +119,78 @@ pub fn recover<D: Disk>(
     Ok(Recovered { frames: log.walk.frames, files, sequencer, torn })
 }
 
-/// The log, and the remains of unfinished writes beyond it.
-pub(super) struct Log {
+/// How far the log is whole, and what lies beyond.
+pub(super) struct Survey {
     pub walk: Walk,
+    /// The last frame before the end.
+    pub tip: Mark,
+    /// Sound headers beyond the end, in the order of their places.
     pub remains: Vec<Located>,
+    /// Whether the frame that the checkpoint covers was found. If not, the end is behind the last frame before it.
+    pub started: bool,
 }
 
 /// Finds the end of the log and checks that it is one.
-pub(super) fn read_log<D: Disk>(files: &Files<D>, after: &Mark) -> Result<Log, RecoveryError> {
+pub(super) fn read_log<D: Disk>(files: &Files<D>, after: &Mark) -> Result<Survey, RecoveryError> {
     if let Some(oldest) = files.opened[0].first_frame()?.filter(|oldest| oldest.prev_index > after.index) {
         return Err(RecoveryError::StartsLate { oldest: oldest.index, needed: after.index.next() });
     }
-    let Some(start) = files.start(after)? else { return Err(lost_start(files, after)?) };
-    let walk = files.walk(start, after)?;
-    let remains = files.beyond(walk.end)?;
-    match damage(files, walk.end, &walk.tip(after), &remains) {
-        Some(damage) => Err(RecoveryError::Damaged(damage)),
-        None => Ok(Log { walk, remains }),
+    let survey = survey(files, after)?;
+    if !survey.started && survey.tip.index == after.index {
+        Err(RecoveryError::OtherHistory { index: after.index })
+    } else if let Some(damage) = survey.damage(files) {
+        Err(RecoveryError::Damaged(damage))
+    } else if !survey.started {
+        Err(RecoveryError::EndsEarly { last: survey.tip.index, covered: after.index })
+    } else {
+        Ok(survey)
     }
 }
 
-/// Why the frame that the checkpoint covers is not there.
-fn lost_start<D: Disk>(files: &Files<D>, after: &Mark) -> io::Result<RecoveryError> {
-    let all = files.beyond(Spot { file: 0, position: FIRST_FRAME })?;
-    if all.iter().any(|frame| frame.header.index == after.index) {
-        return Ok(RecoveryError::OtherHistory { index: after.index });
+/// Follows the log from the frame that `after` names.
+pub(super) fn survey<D: Disk>(files: &Files<D>, after: &Mark) -> io::Result<Survey> {
+    match files.start(after)? {
+        Some(start) => {
+            let walk = files.walk(start, after)?;
+            let (tip, remains) = (walk.tip(after), files.beyond(walk.end)?);
+            Ok(Survey { walk, tip, remains, started: true })
+        }
+        None => survey_without_start(files, after),
     }
-    let earlier = all.iter().rfind(|frame| frame.header.index < after.index);
-    let end = earlier.map_or(Spot { file: 0, position: FIRST_FRAME }, |frame| Spot {
-        file: frame.file,
-        position: frame.header.position() + frame.header.span(),
-    });
-    let later: Vec<_> = all.iter().filter(|frame| frame.header.index > after.index).copied().collect();
-    let last = earlier.map_or(FrameIndex(0), |frame| frame.header.index);
-    Ok(match damage(files, end, after, &later) {
-        Some(damage) => RecoveryError::Damaged(damage),
-        None => RecoveryError::EndsEarly { last, covered: after.index },
-    })
 }
 
-/// Whether something beyond the end says that what should stand there had been synced.
-fn damage<D: Disk>(files: &Files<D>, end: Spot, tip: &Mark, remains: &[Located]) -> Option<Damage> {
-    let synced_upto = remains.iter().map(|later| later.header.synced_upto).max()?;
-    if synced_upto <= tip.index {
-        return None;
+fn survey_without_start<D: Disk>(files: &Files<D>, after: &Mark) -> io::Result<Survey> {
+    let mut end = Spot { file: 0, position: FIRST_FRAME };
+    let mut tip = Mark::default();
+    let mut remains = Vec::new();
+    for frame in files.beyond(end)? {
+        if frame.header.index <= after.index {
+            end = Spot { file: frame.file, position: frame.header.position() + frame.header.span() };
+            tip = frame.header.mark();
+        } else {
+            remains.push(frame);
+        }
     }
-    let file = &files.opened[end.file].header;
-    let next = |later: &&Located| later.file == end.file && later.header.position() > end.position;
-    let to = remains.iter().find(next).map_or(file.bytes, |later| later.header.position());
-    Some(Damage { file: file.number, from: end.position, to, first: tip.index.next(), synced_upto })
+    Ok(Survey { walk: Walk { frames: Vec::new(), end }, tip, remains, started: false })
+}
+
+impl Survey {
+    /// Whether something beyond the end says that what should stand there had been synced.
+    pub fn damage<D: Disk>(&self, files: &Files<D>) -> Option<Damage> {
+        let synced_upto = self.remains.iter().map(|later| later.header.synced_upto).max()?;
+        if synced_upto <= self.tip.index {
+            return None;
+        }
+        let end = self.walk.end;
+        let file = &files.opened[end.file].header;
+        let next = |later: &&Located| later.file == end.file && later.header.position() > end.position;
+        let to = self.remains.iter().find(next).map_or(file.bytes, |later| later.header.position());
+        Some(Damage { file: file.number, from: end.position, to, first: self.tip.index.next(), synced_upto })
+    }
 }
 
 /// Overwrites the headers of unfinished writes, so that no later start finds them again.
-fn cut_tail<D: Disk>(files: &Files<D>, log: &Log) -> Result<Option<TornTail>, RecoveryError> {
+fn cut_tail<D: Disk>(files: &Files<D>, log: &Survey) -> Result<Option<TornTail>, RecoveryError> {
     for torn in &log.remains {
         files.opened[torn.file].file.write_at(&[0; BLOCK], torn.header.position())?;
     }
@@ -191,7 +212,7 @@ fn drop_unfit<D: Disk>(
     disk: &D,
     dir: &Path,
     files: &mut Files<D>,
-    log: &Log,
+    log: &Survey,
     layout: &Layout,
 ) -> Result<(), RecoveryError> {
     let used = log.walk.end.file + 1;
@@ -204,11 +225,11 @@ fn drop_unfit<D: Disk>(
     Ok(())
 }
 
-fn log_end<D: Disk>(files: &Files<D>, log: &Log, after: &Mark) -> LogEnd {
+fn log_end<D: Disk>(files: &Files<D>, log: &Survey, after: &Mark) -> LogEnd {
     let Spot { file: current, position } = log.walk.end;
     let header = |file: &Opened<D>| file.header;
     LogEnd {
-        tip: log.walk.tip(after),
+        tip: log.tip,
         current: files.opened[current].header,
         position,
         closed: closed_files(files, log, after),
@@ -217,7 +238,7 @@ fn log_end<D: Disk>(files: &Files<D>, log: &Log, after: &Mark) -> LogEnd {
 }
 
 /// The files before the current one. Those that were not read hold nothing above `after`.
-fn closed_files<D: Disk>(files: &Files<D>, log: &Log, after: &Mark) -> VecDeque<ClosedFile> {
+fn closed_files<D: Disk>(files: &Files<D>, log: &Survey, after: &Mark) -> VecDeque<ClosedFile> {
     let last_of = |at: usize| {
         let frames = &log.walk.frames;
         let upto = frames.iter().rev().find(|frame| frame.file <= at);
@@ -324,6 +345,12 @@ impl fmt::Display for RecoveryError {
                 write!(
                     f,
                     "the journal ends at frame {last}, but the checkpoint covers frames up to {covered}"
+                )
+            }
+            Self::NoBridge { file } => {
+                write!(
+                    f,
+                    "the damage in journal file {file} cannot be bridged: restore the data directory from a backup"
                 )
             }
             Self::OtherHistory { index } => {
