@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The disk refused: full, failing, or a file out of reach.
     Disk { doing: &'static str, file: PathBuf, cause: io::Error },
+    /// The disk did not make written data durable. The kernel may have dropped it already, so a second try that succeeds
+    /// would be a lie: the process must end and recover.
+    Sync { file: PathBuf, cause: io::Error },
     /// The disk holds other bytes than were written.
     Corrupt { file: PathBuf, at: u64, what: String },
     /// The operator put a file of another data directory, partition or format version here.
@@ -23,6 +26,11 @@ impl Error {
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Disk { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded))
+    }
+
+    /// Whether the process must end. Everything else can be lived with: reported, or tried again later.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Sync { .. })
     }
 
     /// `cause` with what was being done to which file, for `map_err`.
@@ -43,6 +51,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk { doing, file, cause } => write!(f, "cannot {doing} {}: {cause}", file.display()),
+            Self::Sync { file, cause } => write!(f, "{} could not be made durable: {cause}", file.display()),
             Self::Corrupt { file, at, what } => {
                 write!(f, "{} is corrupt at byte {at}: {what}", file.display())
             }
@@ -57,7 +66,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Disk { cause, .. } => Some(cause),
+            Self::Disk { cause, .. } | Self::Sync { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -66,7 +75,7 @@ impl std::error::Error for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Disk { cause, .. } => Self::new(cause.kind(), error),
+            Error::Disk { cause, .. } | Error::Sync { cause, .. } => Self::new(cause.kind(), error),
             _ => Self::new(io::ErrorKind::InvalidData, error),
         }
     }

@@ -39,7 +39,7 @@ pub enum JobKind {
     Populate,
     /// Makes a full segment durable, writes its index and cuts the file.
     Seal,
-    /// Makes everything up to an [`End`] durable. Its failure must end the process: an fsync is never tried twice.
+    /// Makes everything up to an [`End`] durable.
     Flush,
     /// Opens a sealed segment for a reader.
     Load(ColdId),
@@ -149,7 +149,11 @@ fn seal<D: MapDisk>(
 ) -> Result<Outcome<D::Map>, Error> {
     let path = site.path(number, FileKind::Segment);
     let data_end = loaded.index.data_end();
-    loaded.mapped.map().flush(0..data_end as usize).map_err(Error::disk("sync", &path))?;
+    loaded
+        .mapped
+        .map()
+        .flush(0..data_end as usize)
+        .map_err(|cause| Error::Sync { file: path.clone(), cause })?;
     site.write_index(number, base, &loaded.index)?;
     let (file, _) = site.open_segment(number)?;
     let page = super::map::page_bytes() as u64;
@@ -165,7 +169,7 @@ fn flush<D: MapDisk>(
 ) -> Result<Outcome<D::Map>, Error> {
     for (number, mapped, range) in parts {
         let flushed = mapped.map().flush(range.start as usize..range.end as usize);
-        flushed.map_err(|cause| Error::disk("sync", &site.path(*number, FileKind::Segment))(cause))?;
+        flushed.map_err(|cause| Error::Sync { file: site.path(*number, FileKind::Segment), cause })?;
     }
     if let Some((_, mapped, range)) = parts.last() {
         // Writing back made the last page read-only for the kernel; the next append shall not pay for that.
@@ -183,7 +187,7 @@ fn warm<D: MapDisk>(
     records: &[Range<u32>],
 ) -> Result<(), Error> {
     let path = site.path(number, FileKind::Segment);
-    for run in runs(records) {
+    for run in runs(records, u32::MAX) {
         let run = run.start as usize..run.end as usize;
         mapped.map().populate(run, Access::Read).map_err(Error::disk("read", &path))?;
     }
@@ -197,18 +201,18 @@ fn remove<D: MapDisk>(site: &Site<D>, numbers: Vec<u64>) -> Result<Outcome<D::Ma
     Ok(Outcome::Removed(numbers))
 }
 
-/// Joins ascending ranges that lie on the same or on neighbouring pages.
-pub(super) fn runs(ranges: &[Range<u32>]) -> impl Iterator<Item = Range<u32>> {
+/// Joins ascending ranges that lie on the same or on neighbouring pages, until a run has `bytes` bytes.
+pub(super) fn runs(ranges: &[Range<u32>], bytes: u32) -> impl Iterator<Item = Range<u32>> {
     let page = super::map::page_bytes() as u32;
     let mut rest = ranges;
     std::iter::from_fn(move || {
         let (first, mut later) = rest.split_first()?;
         let mut run = first.clone();
-        while let Some((next, after)) =
-            later.split_first().filter(|(next, _)| next.start / page <= run.end / page + 1)
-        {
-            run.end = next.end;
-            later = after;
+        while let Some((next, after)) = later.split_first() {
+            if next.start / page > run.end / page + 1 || run.end - run.start >= bytes {
+                break;
+            }
+            (run.end, later) = (next.end, after);
         }
         rest = later;
         Some(run)

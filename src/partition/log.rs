@@ -10,7 +10,7 @@ use super::site::{Loaded, Site};
 use super::upkeep::Upkeep;
 use crate::event::record::Record;
 use crate::id::Offset;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -83,7 +83,9 @@ pub struct Partition<D: MapDisk> {
     /// Of the next event.
     pub(super) end: Offset,
     /// By ascending number and base; each begins where the one before ends.
-    pub(super) sealed: VecDeque<Sealed<D::Map>>,
+    pub(super) sealed: VecDeque<Sealed>,
+    /// The sealed segments whose index is in memory, by number: the ones that are not durable yet, and the ones read lately.
+    pub(super) open: BTreeMap<u64, Open<D::Map>>,
     /// None before the first append.
     pub(super) active: Option<Active<D::Map>>,
     pub(super) spare: Option<Spare<D::Map>>,
@@ -93,14 +95,19 @@ pub struct Partition<D: MapDisk> {
 }
 
 /// A segment that takes no more records.
-pub(super) struct Sealed<M> {
+pub(super) struct Sealed {
     pub number: u64,
     pub base: Offset,
     pub summary: Summary,
-    /// Whether the segment and its index file are durable. Until then `loaded` is there.
-    pub durable: bool,
-    pub loaded: Option<Loaded<M>>,
+    /// Who waits for its index to come into memory.
     pub loading: Option<ColdId>,
+}
+
+/// A sealed segment whose index is in memory.
+pub(super) struct Open<M> {
+    pub loaded: Loaded<M>,
+    /// Whether the segment and its index file are durable. Until then it stays open.
+    pub durable: bool,
     /// Value of the use counter at the last read.
     pub used: u64,
 }
@@ -113,6 +120,8 @@ pub(super) struct Active<M> {
     pub index: Index,
     /// Pages before this position were made writable.
     pub populated: u32,
+    /// What lies before this position was written by an earlier process and may not be in memory.
+    pub fresh: u32,
 }
 
 /// A segment made ahead.
@@ -187,7 +196,9 @@ impl<D: MapDisk> Partition<D> {
         let begun = spare.begin(self.site.identity, self.end);
         if let Some(full) = self.active.replace(begun) {
             self.upkeep.uses += 1;
-            self.sealed.push_back(full.seal(self.upkeep.uses));
+            let (sealed, open) = full.seal(self.upkeep.uses);
+            self.open.insert(sealed.number, open);
+            self.sealed.push_back(sealed);
         }
         self.drop_expired();
         Ok(())
@@ -203,7 +214,7 @@ impl<D: MapDisk> Partition<D> {
     fn drop_expired(&mut self) {
         while let Some(first) = self.sealed.pop_front_if(|first| first.end() <= self.start) {
             self.upkeep.expired.push(first.number);
-            self.upkeep.unload.extend(first.loaded);
+            self.upkeep.unload.extend(self.open.remove(&first.number).map(|open| open.loaded));
         }
     }
 
@@ -237,8 +248,15 @@ impl<D: MapDisk> Partition<D> {
         let first = self.sealed.partition_point(|segment| segment.end() <= range.start);
         for segment in self.sealed.range(first..).take_while(|segment| segment.base < range.end) {
             let inside = within(&range, segment.base, segment.summary.records);
-            counted.exact &= segment.loaded.is_some() || inside.len() == segment.summary.records as usize;
-            counted.events += segment.count(filter, inside);
+            let (events, exact) = match self.open.get(&segment.number) {
+                _ if inside.len() == segment.summary.records as usize => {
+                    (segment.summary.count(filter), true)
+                }
+                Some(open) => (open.loaded.index.count(filter, inside), true),
+                None => (segment.summary.estimate(filter, inside), false),
+            };
+            counted.events += events;
+            counted.exact &= exact;
         }
         if let Some(active) = &self.active {
             let inside = within(&range, active.base, active.index.records());
@@ -254,18 +272,10 @@ fn within(range: &Range<Offset>, base: Offset, records: u32) -> Range<u32> {
     ordinal(range.start)..ordinal(range.end)
 }
 
-impl<M> Sealed<M> {
+impl Sealed {
     /// Offset behind the last record.
     pub fn end(&self) -> Offset {
         Offset(self.base.0 + u64::from(self.summary.records))
-    }
-
-    fn count(&self, filter: &TypeFilter, ordinals: Range<u32>) -> u64 {
-        match &self.loaded {
-            _ if ordinals.len() == self.summary.records as usize => self.summary.count(filter),
-            Some(loaded) => loaded.index.count(filter, ordinals),
-            None => self.summary.estimate(filter, ordinals),
-        }
     }
 }
 
@@ -281,17 +291,11 @@ impl<M: SegmentMap> Active<M> {
         self.index.push(stride, header.type_id, header.time_ms);
     }
 
-    fn seal(self, used: u64) -> Sealed<M> {
+    fn seal(self, used: u64) -> (Sealed, Open<M>) {
+        let summary = self.index.summary();
+        let sealed = Sealed { number: self.number, base: self.base, summary, loading: None };
         let loaded = Loaded { mapped: self.tail.mapped().clone(), index: Arc::new(self.index) };
-        Sealed {
-            number: self.number,
-            base: self.base,
-            summary: loaded.index.summary(),
-            durable: false,
-            loaded: Some(loaded),
-            loading: None,
-            used,
-        }
+        (sealed, Open { loaded, durable: false, used })
     }
 }
 
@@ -304,6 +308,13 @@ impl<M: SegmentMap> Spare<M> {
         let header = SegmentHeader { identity, number: self.number, base };
         let mut tail = Tail::new(self.map, 0);
         tail.append(&header.encode(), HEADER_BYTES, MARK_BYTES);
-        Active { number: self.number, base, tail, index: Index::default(), populated: self.populated }
+        Active {
+            number: self.number,
+            base,
+            tail,
+            index: Index::default(),
+            populated: self.populated,
+            fresh: 0,
+        }
     }
 }

@@ -286,7 +286,7 @@ mod tests {
         }
         assert!(!map.resident(0..1 << 20) && !map.resident(8192..8193));
         map.populate(8192..12_288, Access::Read).unwrap();
-        assert!(map.resident(8192..12_288) && !map.resident(0..1 << 20));
+        assert!(map.resident(8192..12_288));
     }
 
     /// Whether `dir` is on a file system whose files are always in memory.

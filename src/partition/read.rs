@@ -14,6 +14,8 @@ use std::sync::Arc;
 const SKIPPED_MAX: usize = 256;
 /// Records that one warm job may verify.
 const WARM_RECORDS_MAX: usize = 4096;
+/// Bytes that are in memory or not as one. What is warmed at a time is never less, so a reader of cold data always gets on.
+const RUN_BYTES: u32 = 32 << 10;
 
 /// How much one read may bring.
 #[derive(Clone, Copy, Debug)]
@@ -93,22 +95,23 @@ impl<D: MapDisk> Partition<D> {
 
     fn read_segment(&mut self, read: &mut Read<D>, filter: &TypeFilter, room: &mut Budget) -> Turn<D> {
         let place = self.sealed.partition_point(|segment| segment.end() <= read.next);
-        if let Some(segment) = self.sealed.get_mut(place) {
+        if let Some(segment) = self.sealed.get(place) {
             if !segment.summary.wants(filter, (read.next.0 - segment.base.0) as u32) {
                 read.next = segment.end();
                 return Turn::NextSegment;
             }
-            self.upkeep.uses += 1;
-            segment.used = self.upkeep.uses;
-            if segment.loaded.is_none() {
+            let Some(open) = self.open.get_mut(&segment.number) else {
                 let (wait, job) = self.load(place);
                 return Turn::Cold(wait, job);
-            }
+            };
+            self.upkeep.uses += 1;
+            open.used = self.upkeep.uses;
         }
         let view = self.view(place).expect("the offset is below the end and its segment is loaded");
         let before = read.slices.len();
         let full = view.take(read, filter, room);
-        let cold = first_cold(&read.slices[before..], view.recent);
+        let run_bytes = RUN_BYTES.min(self.config.warm_bytes);
+        let cold = first_cold(&read.slices[before..], view.recent, run_bytes);
         let taken: u64 = read.slices[before..].iter().map(Slice::stride).sum();
         match cold {
             None => {
@@ -128,12 +131,12 @@ impl<D: MapDisk> Partition<D> {
 
     fn view(&self, place: usize) -> Option<View<'_, D::Map>> {
         if let Some(segment) = self.sealed.get(place) {
-            let (loaded, recent) = (segment.loaded.as_ref()?, u32::MAX);
+            let (loaded, recent) = (&self.open.get(&segment.number)?.loaded, u32::MAX);
             let (number, base) = (segment.number, segment.base);
             return Some(View { number, base, mapped: &loaded.mapped, index: &loaded.index, recent });
         }
         let active = self.active.as_ref()?;
-        let recent = active.index.data_end().saturating_sub(self.config.recent_bytes);
+        let recent = active.index.data_end().saturating_sub(self.config.recent_bytes).max(active.fresh);
         let (number, base) = (active.number, active.base);
         Some(View { number, base, mapped: active.tail.mapped(), index: &active.index, recent })
     }
@@ -194,13 +197,13 @@ impl<M: SegmentMap> View<'_, M> {
     }
 }
 
-/// The first of `slices`, all of one segment, that may not be in memory. Pages are asked for in runs, so it may be a few
-/// records early.
-fn first_cold<M: SegmentMap>(slices: &[Slice<M>], recent: u32) -> Option<usize> {
+/// The first of `slices`, all of one segment, that may not be in memory. Asked for in runs of about `run_bytes`, so it may be
+/// a few records early.
+fn first_cold<M: SegmentMap>(slices: &[Slice<M>], recent: u32, run_bytes: u32) -> Option<usize> {
     let old = slices.partition_point(|slice| slice.start < recent);
     let ranges: Vec<_> = slices[..old].iter().map(|slice| slice.start..slice.end).collect();
     let map = slices.first()?.mapped.map();
-    let cold = runs(&ranges).find(|run| !map.resident(run.start as usize..run.end as usize))?;
+    let cold = runs(&ranges, run_bytes).find(|run| !map.resident(run.start as usize..run.end as usize))?;
     Some(slices.partition_point(|slice| slice.start < cold.start))
 }
 

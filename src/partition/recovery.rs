@@ -10,7 +10,7 @@ use super::site::Site;
 use super::upkeep::Upkeep;
 use crate::id::Offset;
 use crate::journal::disk::DiskFile;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 impl<D: MapDisk> Partition<D> {
@@ -37,11 +37,12 @@ impl<D: MapDisk> Partition<D> {
             Some(_) => Some(site.open_active(&end, config.segment_bytes)?),
             None => None,
         };
-        let oldest = sealed.front().map(|first: &Sealed<_>| first.base);
+        let oldest = sealed.front().map(|first: &Sealed| first.base);
         let start = oldest.or(active.as_ref().map(|active| active.base)).unwrap_or(end.offset);
         let upkeep = Upkeep::new(end, unreachable);
         let (spare, next_number) = (None, end.segment + 1);
-        Ok(Self { site, config, start, end: end.offset, sealed, active, spare, next_number, upkeep })
+        let (end, open) = (end.offset, BTreeMap::new());
+        Ok(Self { site, config, start, end, sealed, open, active, spare, next_number, upkeep })
     }
 }
 
@@ -72,7 +73,7 @@ impl<D: MapDisk> Site<D> {
     }
 
     /// A sealed segment, from its index or from itself. It reaches to where the next one begins.
-    fn open_sealed(&self, number: u64) -> Result<Sealed<D::Map>, Error> {
+    fn open_sealed(&self, number: u64) -> Result<Sealed, Error> {
         let (_, header) = self.open_segment(number)?;
         let (_, next) = self.open_segment(number + 1)?;
         let records = self.records_between(number, header.base, next.base)?;
@@ -80,8 +81,7 @@ impl<D: MapDisk> Site<D> {
             Some((base, summary)) if base == header.base && summary.records == records => summary,
             _ => self.rebuild(number, header.base, records)?,
         };
-        let (base, loaded, loading) = (header.base, None, None);
-        Ok(Sealed { number, base, summary, durable: true, loaded, loading, used: 0 })
+        Ok(Sealed { number, base: header.base, summary, loading: None })
     }
 
     fn records_between(&self, number: u64, base: Offset, behind: Offset) -> Result<u32, Error> {
@@ -120,7 +120,7 @@ impl<D: MapDisk> Site<D> {
         let index = self.scan(end.segment, tail.mapped(), records)?;
         self.check_end(&path, &index, end)?;
         tail.append(&[], end.position, MARK_BYTES);
-        Ok(Active { number: end.segment, base: header.base, tail, index, populated: 0 })
+        Ok(Active { number: end.segment, base: header.base, tail, index, populated: 0, fresh: end.position })
     }
 
     fn check_end(&self, path: &Path, index: &Index, end: &End) -> Result<(), Error> {

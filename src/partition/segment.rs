@@ -185,6 +185,18 @@ mod tests {
         SegmentHeader { identity: IDENTITY, number: 0x1a, base: Offset(1000) }
     }
 
+    /// Written down from the table above by other means, so that a change of the code cannot change the format unnoticed.
+    #[test]
+    fn a_header_has_the_documented_bytes() {
+        let expected = "
+            4e 49 53 54 52 53 45 47 01 00 00 00 05 00 00 00
+            1a 00 00 00 00 00 00 00 e8 03 00 00 00 00 00 00
+            07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07
+            00 00 00 00 00 00 00 00 00 00 00 00 52 8f df 8a";
+        let bytes: Vec<_> = header().encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes, expected.split_whitespace().collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_header_reads_back() {
         assert_eq!(SegmentHeader::decode(&header().encode(), &IDENTITY, 0x1a), Ok(header()));

@@ -13,6 +13,7 @@ mod history;
 mod reading;
 mod recovering;
 mod retention;
+mod threads;
 
 pub const IDENTITY: Identity = Identity { cluster: [9; 16], partition: id::Partition(5) };
 /// Everything small, so that a few hundred records walk all ways.
@@ -186,6 +187,18 @@ fn pages_are_made_writable_ahead_of_the_appends() {
         assert!(active.populated >= ahead, "at {position}: {}", active.populated);
         assert!(active.tail.mapped().map().resident(position as usize..ahead as usize));
     }
+}
+
+#[test]
+fn everything_can_be_handed_to_another_thread() {
+    fn movable<T: Send>() {}
+    fn shareable<T: Send + Sync>() {}
+    movable::<Partition<RealDisk>>();
+    movable::<Job<RealDisk>>();
+    movable::<Done<<RealDisk as MapDisk>::Map>>();
+    movable::<JobError>();
+    shareable::<Slice<<RealDisk as MapDisk>::Map>>();
+    shareable::<TypeFilter>();
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::error::Error;
 use super::job::{ColdId, Done, Job, JobError, JobKind, Outcome, Work};
-use super::log::{End, Partition, Sealed};
-use super::map::{MapDisk, Mapped, SegmentMap};
+use super::log::{End, Open, Partition};
+use super::map::{MapDisk, Mapped};
 use super::segment::HEADER_BYTES;
 use super::site::Loaded;
 use crate::id::Offset;
@@ -116,7 +116,9 @@ impl<D: MapDisk> Partition<D> {
             }
             Outcome::Sealed { number } => {
                 self.upkeep.sealing = false;
-                self.with_sealed(number, |segment| segment.durable = true);
+                if let Some(open) = self.open.get_mut(&number) {
+                    open.durable = true;
+                }
             }
             Outcome::Flushed(end) => {
                 self.upkeep.flushed = self.upkeep.flushed.max(end);
@@ -145,8 +147,8 @@ impl<D: MapDisk> Partition<D> {
         match error.kind {
             JobKind::Load(cold) => {
                 self.upkeep.loads -= 1;
-                let waited_for = |segment: &&mut Sealed<_>| segment.loading == Some(cold);
-                self.sealed.iter_mut().filter(waited_for).for_each(|segment| segment.loading = None);
+                let waited_for = self.sealed.iter_mut().find(|segment| segment.loading == Some(cold));
+                waited_for.into_iter().for_each(|segment| segment.loading = None);
             }
             JobKind::Warm(cold) => self.upkeep.warming.retain(|(id, ..)| *id != cold),
             kind => self.upkeep.failed.push(kind),
@@ -157,8 +159,7 @@ impl<D: MapDisk> Partition<D> {
     /// lets failed jobs be tried again.
     pub fn tick(&mut self, now_ms: u64) {
         self.rest_failed();
-        self.upkeep.tidy_due |=
-            self.upkeep.touched > 0 || self.sealed.iter().any(|segment| self.is_idle(segment));
+        self.upkeep.tidy_due |= self.upkeep.touched > 0 || self.open.values().any(|open| self.is_idle(open));
         self.upkeep.uses_at_tick = [self.upkeep.uses_at_tick[1], self.upkeep.uses];
         if self.is_old(now_ms) {
             // Refused while no segment is ready; then one is made now and the next tick succeeds.
@@ -170,13 +171,10 @@ impl<D: MapDisk> Partition<D> {
     pub fn flush_job(&self) -> Job<D> {
         let (flushed, end) = (self.upkeep.flushed, self.reach());
         let mut parts = Vec::new();
-        for segment in self.sealed.iter().rev().take_while(|segment| segment.number >= flushed.segment) {
-            if let Some(loaded) = segment.loaded.as_ref().filter(|_| !segment.durable) {
-                let range = flushed.position_in(segment.number)..segment.summary.data_end;
-                parts.push((segment.number, loaded.mapped.clone(), range));
-            }
+        for (number, open) in self.open.iter().filter(|(_, open)| !open.durable) {
+            let range = flushed.position_in(*number)..open.loaded.index.data_end();
+            parts.push((*number, open.loaded.mapped.clone(), range));
         }
-        parts.reverse();
         if let Some(active) = &self.active {
             let range = flushed.position_in(active.number)..active.index.data_end();
             parts.push((active.number, active.tail.mapped().clone(), range));
@@ -188,7 +186,7 @@ impl<D: MapDisk> Partition<D> {
     /// or ends there is exact.
     pub fn load_job(&mut self, at: Offset) -> Option<Job<D>> {
         let place = self.sealed.partition_point(|segment| segment.end() <= at);
-        self.sealed.get(place).filter(|segment| segment.loaded.is_none())?;
+        self.sealed.get(place).filter(|segment| !self.open.contains_key(&segment.number))?;
         self.load(place).1
     }
 
@@ -246,12 +244,12 @@ impl<D: MapDisk> Partition<D> {
     }
 
     fn seal(&mut self) -> Option<Work<D>> {
-        let not_durable = |segment: &&Sealed<_>| !segment.durable;
-        let segment =
-            self.sealed.iter().rev().take_while(not_durable).last().filter(|_| !self.upkeep.sealing)?;
-        let loaded = segment.loaded.clone()?;
+        let next = self.open.iter().find(|(_, open)| !open.durable);
+        let (number, open) = next.filter(|_| !self.upkeep.sealing)?;
+        let (number, base, loaded) =
+            (*number, self.sealed[self.place_of(*number)?].base, open.loaded.clone());
         self.upkeep.sealing = true;
-        Some(Work::Seal { site: self.site.clone(), number: segment.number, base: segment.base, loaded })
+        Some(Work::Seal { site: self.site.clone(), number, base, loaded })
     }
 
     /// Waits for jobs that may yet open a file which is to be removed.
@@ -278,28 +276,23 @@ impl<D: MapDisk> Partition<D> {
 
     /// Gives up indexes and mappings that were not used for two ticks, and the longest unused ones beyond the limit.
     fn unload_idle(&mut self) {
-        let mut kept: Vec<(u64, usize)> = Vec::new();
-        for place in 0..self.sealed.len() {
-            match &self.sealed[place] {
-                segment if self.is_idle(segment) => self.unload(place),
-                segment if segment.is_unloadable() => kept.push((segment.used, place)),
-                _ => {}
+        let durable = self.open.iter().filter(|(_, open)| open.durable);
+        let mut by_use: Vec<_> = durable.map(|(number, open)| (open.used, *number)).collect();
+        by_use.sort_unstable();
+        let excess = by_use.len().saturating_sub(self.config.loaded_max);
+        for (place, (used, number)) in by_use.into_iter().enumerate() {
+            if place < excess || used <= self.upkeep.uses_at_tick[0] {
+                self.upkeep.unload.extend(self.open.remove(&number).map(|open| open.loaded));
             }
         }
-        kept.sort_unstable();
-        let excess = kept.len().saturating_sub(self.config.loaded_max);
-        kept[..excess].iter().for_each(|(_, place)| self.unload(*place));
     }
 
-    fn unload(&mut self, place: usize) {
-        self.upkeep.unload.extend(self.sealed[place].loaded.take());
-    }
-
-    /// What lies behind the recent end: mappings and how much of each.
+    /// What lies behind the recent end: mappings and how much of each. Whole pages, lest a part of a recent one goes with them.
     fn releasable(&self) -> Vec<(Arc<Mapped<D::Map>>, u32)> {
         let sealed =
-            self.sealed.iter().filter_map(|s| Some((s.loaded.as_ref()?.mapped.clone(), s.summary.data_end)));
-        let behind = |end: u32| end.saturating_sub(self.config.recent_bytes).max(HEADER_BYTES);
+            self.open.values().map(|open| (open.loaded.mapped.clone(), open.loaded.index.data_end()));
+        let page = super::map::page_bytes() as u32;
+        let behind = |end: u32| end.saturating_sub(self.config.recent_bytes) / page * page;
         let active = self.active.iter().map(|a| (a.tail.mapped().clone(), behind(a.index.data_end())));
         sealed.chain(active).collect()
     }
@@ -308,17 +301,19 @@ impl<D: MapDisk> Partition<D> {
         self.upkeep.loads -= 1;
         self.upkeep.uses += 1;
         let used = self.upkeep.uses;
-        self.with_sealed(number, |segment| {
-            (segment.loaded, segment.loading, segment.used) = (Some(loaded), None, used);
-        });
-        let count = self.sealed.iter().filter(|segment| segment.is_unloadable()).count();
-        self.upkeep.tidy_due |= count > self.config.loaded_max;
+        // The segment may have expired meanwhile.
+        if let Some(place) = self.place_of(number) {
+            self.sealed[place].loading = None;
+            self.open.insert(number, Open { loaded, durable: true, used });
+        }
+        let unloadable = self.open.values().filter(|open| open.durable).count();
+        self.upkeep.tidy_due |= unloadable > self.config.loaded_max;
     }
 
-    fn with_sealed(&mut self, number: u64, change: impl FnOnce(&mut Sealed<D::Map>)) {
-        if let Ok(place) = self.sealed.binary_search_by_key(&number, |segment| segment.number) {
-            change(&mut self.sealed[place]);
-        }
+    /// Where segment `number` is among the sealed ones, whose numbers have no gaps.
+    fn place_of(&self, number: u64) -> Option<usize> {
+        let place = number.checked_sub(self.sealed.front()?.number)? as usize;
+        (place < self.sealed.len()).then_some(place)
     }
 
     /// Whether the active segment is due to be sealed for its age.
@@ -328,8 +323,8 @@ impl<D: MapDisk> Partition<D> {
         used.is_some_and(|active| old(active.index.first_ms()) || self.start == self.end)
     }
 
-    fn is_idle(&self, segment: &Sealed<D::Map>) -> bool {
-        segment.is_unloadable() && segment.used <= self.upkeep.uses_at_tick[0]
+    fn is_idle(&self, open: &Open<D::Map>) -> bool {
+        open.durable && open.used <= self.upkeep.uses_at_tick[0]
     }
 
     fn rest_failed(&mut self) {
@@ -350,12 +345,6 @@ impl End {
     /// Where this end lies as seen from segment `number`, which is not before it.
     fn position_in(&self, number: u64) -> u32 {
         if self.segment == number { self.position } else { 0 }
-    }
-}
-
-impl<M> Sealed<M> {
-    fn is_unloadable(&self) -> bool {
-        self.durable && self.loaded.is_some()
     }
 }
 

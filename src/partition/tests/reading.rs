@@ -21,7 +21,7 @@ fn forget<D: MapDisk>(partition: &mut Partition<D>) {
         partition.tick(0);
         partition.run_jobs().unwrap();
     }
-    assert!(partition.sealed.iter().all(|segment| segment.loaded.is_none()));
+    assert!(partition.open.is_empty());
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_reader_of_a_rare_type_reads_little_of_the_disk() {
     forget(&mut partition);
     let rare = read_all(&mut partition, Offset(0), &filter(&[7]), ALL);
     assert_eq!(rare, [999, 1999, 2999].map(|n| (Offset(n), n)));
-    let loaded = partition.sealed.iter().filter(|segment| segment.loaded.is_some()).count();
+    let loaded = partition.open.len();
     assert!(loaded <= 3, "{loaded} of {} segments were opened", partition.sealed.len());
 }
 
@@ -169,7 +169,7 @@ fn few_indexes_stay_in_memory_however_much_is_read() {
                 partition.finish(job.run().unwrap());
             }
             partition.run_jobs().unwrap();
-            let loaded = partition.sealed.iter().filter(|segment| segment.loaded.is_some()).count();
+            let loaded = partition.open.len();
             assert!(loaded <= SMALL.loaded_max, "{loaded}");
         }
     }

@@ -123,5 +123,6 @@ fn a_flush_that_fails_says_which_file() {
     disk.fail_syncs.store(1, Ordering::Relaxed);
     let failed = partition.flush_job().run().err().unwrap();
     assert_eq!(failed.kind, JobKind::Flush);
-    assert_eq!(failed.to_string(), "cannot sync p/0000000000000001.seg: the disk is gone");
+    assert!(failed.error.is_fatal() && !failed.error.is_disk_full());
+    assert_eq!(failed.to_string(), "p/0000000000000001.seg could not be made durable: the disk is gone");
 }
