@@ -7,6 +7,7 @@ use super::log::{End, Spare};
 use super::map::{Access, MapDisk, Mapped, SegmentMap};
 use super::segment::FileKind;
 use super::site::{Loaded, Site};
+use crate::fault::{Fault, planted};
 use crate::id::Offset;
 use std::fmt;
 use std::ops::Range;
@@ -149,11 +150,10 @@ fn seal<D: MapDisk>(
 ) -> Result<Outcome<D::Map>, Error> {
     let path = site.path(number, FileKind::Segment);
     let data_end = loaded.index.data_end();
-    loaded
-        .mapped
-        .map()
-        .flush(0..data_end as usize)
-        .map_err(|cause| Error::Sync { file: path.clone(), cause })?;
+    if !planted(Fault::UnsyncedSeal) {
+        let flushed = loaded.mapped.map().flush(0..data_end as usize);
+        flushed.map_err(|cause| Error::Sync { file: path.clone(), cause })?;
+    }
     site.write_index(number, base, &loaded.index)?;
     let (file, _) = site.open_segment(number)?;
     let page = super::map::page_bytes() as u64;
@@ -167,7 +167,7 @@ fn flush<D: MapDisk>(
     parts: &[(u64, Arc<Mapped<D::Map>>, Range<u32>)],
     end: End,
 ) -> Result<Outcome<D::Map>, Error> {
-    for (number, mapped, range) in parts {
+    for (number, mapped, range) in parts.iter().filter(|_| !planted(Fault::UnsyncedFlush)) {
         let flushed = mapped.map().flush(range.start as usize..range.end as usize);
         flushed.map_err(|cause| Error::Sync { file: site.path(*number, FileKind::Segment), cause })?;
     }
