@@ -14,6 +14,28 @@ pub enum Fault {
     ConfirmsFetched,
     /// The session drops what it fetched and did not send, and does not read it again.
     RereadSkips,
+    /// A journal file is taken for ready before its name is durable.
+    UnsyncedName,
+    /// A recycled journal file keeps the nonce of its life before.
+    OldNonce,
+    /// Recovery trusts what it reads without syncing it first.
+    UnsyncedStart,
+    /// Recovery takes damage to synced frames for a torn tail.
+    CorruptionCut,
+    /// A frame's body is not checked against its checksum.
+    UncheckedBody,
+    /// Journal files become spare although a checkpoint needs them.
+    EarlyRecycling,
+    /// A checkpoint leaves out which events were seen within their deduplication windows.
+    ForgottenRepeats,
+    /// A confirm moves its cursor back as well as forward.
+    CursorBack,
+    /// A segment counts as durable when it is sealed, but was not synced.
+    UnsyncedSeal,
+    /// A partition says that it is durable up to its end without syncing anything.
+    UnsyncedFlush,
+    /// A reader who comes to the last event of a type in a sealed segment passes it over.
+    MissedEvents,
 }
 
 #[cfg(any(test, feature = "simulation"))]

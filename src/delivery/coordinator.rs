@@ -25,7 +25,7 @@ pub enum Effect {
     Reset { group: GroupId, partition: Partition, offset: Offset },
 }
 
-/// All groups that had a member since the process started.
+/// All groups that had a member, or a cursor moved by an operator, since the process started.
 ///
 /// A group stays known after its last member left, because its cursors here are ahead of the journal's by the confirms that are
 /// on their way there: a consumer that reconnects at once must not be sent again what it has just confirmed.
@@ -55,8 +55,8 @@ impl Coordinator {
         self.effects.pop_front()
     }
 
-    /// `session` becomes a member of `group`. `cursors` gives the group's durable cursors; it is asked only when the group has had
-    /// no member before. A session joins once in its life.
+    /// `session` becomes a member of `group`. `cursors` gives the group's durable cursors; it is asked only when the group is
+    /// not known here yet. A session joins once in its life.
     pub fn join(&mut self, session: SessionId, group: GroupId, cursors: impl Fn(Partition) -> Offset) {
         if self.sessions.contains_key(&session) {
             debug_assert!(false, "session {session} joined twice");
@@ -107,12 +107,17 @@ impl Coordinator {
     }
 
     /// An operator moves a cursor, forward or back. Confirms of the present reader no longer count; it is told to stop, and
-    /// whoever reads next starts at `offset`.
-    pub fn reset(&mut self, group: GroupId, partition: Partition, offset: Offset) {
+    /// whoever reads next starts at `offset`. `cursors` as in [`Coordinator::join`]: from here on they are behind.
+    pub fn reset(
+        &mut self,
+        group: GroupId,
+        partition: Partition,
+        offset: Offset,
+        cursors: impl Fn(Partition) -> Offset,
+    ) {
         self.effects.push_back(Effect::Reset { group, partition, offset });
-        if let Some(group) = self.groups.get_mut(&group) {
-            group.reset(partition, offset, &mut self.effects);
-        }
+        let state = self.groups.entry(group).or_insert_with(|| Group::new(self.partitions, cursors));
+        state.reset(partition, offset, &mut self.effects);
     }
 
     /// The session that reads or still drains `partition` for `group`, with the epoch at which it does.
@@ -279,7 +284,7 @@ mod tests {
         let epoch = world.holders[&Partition(0)].1;
         world.join(1);
         assert_eq!(world.counts(), [1]);
-        world.coordinator.reset(GROUP, Partition(0), Offset(7));
+        world.coordinator.reset(GROUP, Partition(0), Offset(7), |_| BACKLOG);
         let effects: Vec<_> = std::iter::from_fn(|| world.coordinator.poll()).collect();
         let revoke = Effect::Revoke { session: session(0), partition: Partition(0), epoch };
         assert_eq!(
@@ -306,6 +311,21 @@ mod tests {
         world.leave(0);
         world.join(1);
         assert_eq!(world.coordinator.cursor(GROUP, Partition(0)), Some(Offset(130)));
+    }
+
+    #[test]
+    fn a_member_that_joins_before_a_reset_is_durable_starts_where_the_operator_said() {
+        let mut coordinator = Coordinator::new(2);
+        coordinator.reset(GROUP, Partition(1), Offset(7), |_| BACKLOG);
+        assert!(matches!(coordinator.poll(), Some(Effect::Reset { .. })));
+        coordinator.join(session(0), GROUP, |_| BACKLOG);
+        let starts: Vec<_> = std::iter::from_fn(|| coordinator.poll())
+            .map(|effect| match effect {
+                Effect::Assign { partition, from, .. } => (partition, from),
+                other => panic!("unexpected {other:?}"),
+            })
+            .collect();
+        assert_eq!(starts, [(Partition(0), BACKLOG), (Partition(1), Offset(7))]);
     }
 
     #[test]

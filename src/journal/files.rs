@@ -20,6 +20,7 @@ use super::ClusterId;
 use super::disk::{Disk, DiskFile};
 use super::frame::BLOCK;
 use super::layout::{bytes, is_zero, put, u32_at, u64_at};
+use crate::fault::{Fault, planted};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -215,7 +216,9 @@ impl<D: Disk> FileJob<D> {
         file.write_at(&header.block(), 0)?;
         file.sync().map_err(FileJobError::Broken)?;
         self.disk.rename(&unfinished, &header.number.path(&self.dir))?;
-        self.disk.sync_dir(&self.dir).map_err(FileJobError::Broken)?;
+        if !planted(Fault::UnsyncedName) {
+            self.disk.sync_dir(&self.dir).map_err(FileJobError::Broken)?;
+        }
         Ok(FileDone::Prepared(*header))
     }
 

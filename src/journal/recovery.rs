@@ -10,6 +10,7 @@ use super::frame::{BLOCK, FrameHeader, HEADER_BYTES};
 use super::scan::{Files, Located, Opened, Spot, Walk};
 use super::sequencer::{ClosedFile, LogEnd, Sequencer};
 use super::{ClusterId, Mark};
+use crate::fault::{Fault, planted};
 use crate::id::FrameIndex;
 use std::collections::VecDeque;
 use std::fmt;
@@ -178,7 +179,7 @@ impl Survey {
     /// Whether something beyond the end says that what should stand there had been synced.
     pub fn damage<D: Disk>(&self, files: &Files<D>) -> Option<Damage> {
         let synced_upto = self.remains.iter().map(|later| later.header.synced_upto).max()?;
-        if synced_upto <= self.tip.index {
+        if synced_upto <= self.tip.index || planted(Fault::CorruptionCut) {
             return None;
         }
         let end = self.walk.end;

@@ -5,6 +5,7 @@ use super::files::{FIRST_FRAME, FileHeader, FileHeaderError, FileNumber, is_unfi
 use super::frame::{BLOCK, Frame, FrameHeader, HEADER_BYTES};
 use super::recovery::RecoveryError;
 use super::{ClusterId, Mark};
+use crate::fault::{Fault, planted};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -133,7 +134,9 @@ impl<D: Disk> Files<D> {
 impl<D: Disk> Opened<D> {
     fn open(disk: &D, dir: &Path, number: FileNumber, cluster: ClusterId) -> Result<Self, RecoveryError> {
         let file = disk.open(&number.path(dir))?;
-        file.sync()?;
+        if !planted(Fault::UnsyncedStart) {
+            file.sync()?;
+        }
         let mut block = vec![0; BLOCK];
         let readable = file.len()? >= BLOCK as u64;
         if readable {

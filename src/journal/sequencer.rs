@@ -9,6 +9,7 @@ use super::command::Body;
 use super::files::{FIRST_FRAME, FileDone, FileHeader, FileNumber, FileWork};
 use super::frame::{BLOCK, FrameHeader, FrameKind, HEADER_BYTES, frame_bytes};
 use super::{ClusterId, Mark};
+use crate::fault::{Fault, planted};
 use crate::id::{FrameIndex, Term};
 use std::collections::VecDeque;
 
@@ -189,7 +190,8 @@ impl Sequencer {
 
     /// Frames up to `safe` are in checkpoints: files with nothing later become spare.
     pub fn checkpointed(&mut self, safe: FrameIndex) {
-        while let Some(file) = self.closed.pop_front_if(|file| file.last <= safe) {
+        let needless = |file: &mut ClosedFile| file.last <= safe || planted(Fault::EarlyRecycling);
+        while let Some(file) = self.closed.pop_front_if(needless) {
             self.spare.push_back(file.header);
         }
     }
@@ -217,6 +219,7 @@ impl Sequencer {
         let fits = self.spare.front().is_some_and(|spare| spare.bytes == self.file_bytes);
         let recycled = if fits { self.spare.pop_front() } else { None };
         let number = self.current.number.next();
+        let nonce = if planted(Fault::OldNonce) { 0 } else { nonce };
         let header = FileHeader { number, nonce, cluster: self.cluster, bytes: self.file_bytes };
         FileWork::Prepare { header, recycled: recycled.map(|file| file.number) }
     }

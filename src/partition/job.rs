@@ -7,6 +7,7 @@ use super::log::{End, Spare};
 use super::map::{Access, MapDisk, Mapped, SegmentMap};
 use super::segment::FileKind;
 use super::site::{Loaded, Site};
+use crate::fault::{Fault, planted};
 use crate::id::Offset;
 use std::fmt;
 use std::ops::Range;
@@ -156,11 +157,10 @@ fn seal<D: MapDisk>(
 ) -> Result<Outcome<D::Map>, Error> {
     let path = site.path(number, FileKind::Segment);
     let data_end = loaded.index.data_end();
-    loaded
-        .mapped
-        .map()
-        .flush(0..data_end as usize)
-        .map_err(|cause| Error::Sync { file: path.clone(), cause })?;
+    if !planted(Fault::UnsyncedSeal) {
+        let flushed = loaded.mapped.map().flush(0..data_end as usize);
+        flushed.map_err(|cause| Error::Sync { file: path.clone(), cause })?;
+    }
     site.write_index(number, base, &loaded.index)?;
     let (file, _) = site.open_segment(number)?;
     let page = super::map::page_bytes() as u64;
@@ -170,7 +170,7 @@ fn seal<D: MapDisk>(
 }
 
 fn flush<D: MapDisk>(site: &Site<D>, parts: &[Part<D::Map>], end: End) -> Result<Outcome<D::Map>, Error> {
-    for part in parts {
+    for part in parts.iter().filter(|_| !planted(Fault::UnsyncedFlush)) {
         let file = || site.path(part.number, FileKind::Segment);
         let flushed = part.mapped.map().flush(part.bytes());
         flushed.map_err(|cause| Error::Sync { file: file(), cause })?;

@@ -55,7 +55,7 @@ fn reaching(numbers: &[u64], last: u64) -> usize {
 impl<D: MapDisk> Site<D> {
     /// Removes what lies behind `end` and what is half made. Returns the numbers of the segments left, ascending.
     fn clear_later(&self, end: &End) -> Result<Vec<u64>, Error> {
-        self.disk.create_dir(&self.dir).map_err(Error::disk("make", &self.dir))?;
+        self.disk.create_dir_durably(&self.dir).map_err(Error::disk("make", &self.dir))?;
         let mut names = self.disk.list(&self.dir).map_err(Error::disk("list", &self.dir))?;
         names.sort_unstable();
         let last = if end.position == 0 { 0 } else { end.segment };

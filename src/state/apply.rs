@@ -2,6 +2,7 @@
 
 use super::{GroupName, State, place};
 use crate::event::record::{RecordError, records};
+use crate::fault::{Fault, planted};
 use crate::id::{ClientId, FrameIndex, GroupId, Offset, Partition, TypeId};
 use crate::journal::command::{Command, CommandError, commands};
 use crate::journal::frame::{FrameError, FrameHeader, FrameKind, Gap};
@@ -115,7 +116,9 @@ impl State {
     fn confirm(&mut self, group: GroupId, partition: Partition, offset: Offset) -> Result<(), ApplyError> {
         self.check_offset(partition, offset)?;
         let cursor = self.cursor_place(group, partition).ok_or(ApplyError::UnknownGroup(group))?;
-        self.cursors[cursor] = self.cursors[cursor].max(offset);
+        if offset > self.cursors[cursor] || planted(Fault::CursorBack) {
+            self.cursors[cursor] = offset;
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 use super::dedup::{Chunk, Dedup};
 use super::{GroupName, State};
+use crate::fault::{Fault, planted};
 use crate::id::{ClientId, FrameIndex, GroupId, Offset, Term, TypeId};
 use crate::journal::Mark;
 use rkyv::util::AlignedVec;
@@ -105,7 +106,12 @@ impl Snapshot {
             groups: self.groups.iter().map(GroupImage::of).collect(),
             cursors: self.cursors.iter().map(|cursor| cursor.0).collect(),
             partitions: self.starts.iter().zip(ends).map(PartitionImage::of).collect(),
-            dedup: self.chunks.iter().map(|chunk| ChunkImage::of(chunk)).collect(),
+            dedup: self
+                .chunks
+                .iter()
+                .filter(|_| !planted(Fault::ForgottenRepeats))
+                .map(|chunk| ChunkImage::of(chunk))
+                .collect(),
         };
         rkyv::to_bytes::<rancor::Error>(&image).expect("memory is the only thing an image needs")
     }
