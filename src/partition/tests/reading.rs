@@ -142,11 +142,11 @@ fn a_bit_that_flipped_on_the_disk_is_named_and_not_delivered() {
 
 #[test]
 fn a_lost_damaged_or_wrong_index_is_made_again_while_running() {
-    let wrong = Index::default().encode(&IDENTITY, 2, Offset(62));
+    let wrong = Index::default().encode(&IDENTITY, 2, Offset(61));
     for bytes in [None, Some(vec![0xff; 300]), Some(wrong)] {
         let disk = HeapDisk::default();
         let mut partition = with_rare_type(disk.clone(), 300, 10);
-        assert_eq!(partition.sealed[1].base, Offset(62));
+        assert_eq!(partition.sealed[1].base, Offset(61));
         forget(&mut partition);
         let path = path_of(Path::new("p"), 2, FileKind::Index);
         let good = disk.content(&path);
