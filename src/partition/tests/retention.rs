@@ -135,6 +135,31 @@ fn files_are_not_removed_while_a_reader_may_yet_open_them() {
 }
 
 #[test]
+fn segments_stay_open_until_they_are_durable() {
+    let mut partition = on_heap(&HeapDisk::default());
+    for n in 0..200 {
+        let record = record_of(n, 0, 1, 300);
+        while partition.append(&Record::read(&record).unwrap()).is_err() {
+            let prepare = partition.job().unwrap();
+            assert_eq!(prepare.kind(), JobKind::Prepare);
+            partition.finish(prepare.run().unwrap());
+        }
+    }
+    assert!(partition.sealed.len() > SMALL.loaded_max);
+    let mut seals = Vec::new();
+    for _ in 0..3 {
+        partition.tick(0);
+        while let Some(job) = partition.job() {
+            match job.kind() {
+                JobKind::Seal => seals.push(job),
+                _ => drop(partition.finish(job.run().unwrap())),
+            }
+        }
+    }
+    assert_eq!((partition.open.len(), seals.len()), (partition.sealed.len(), 1));
+}
+
+#[test]
 fn a_flush_covers_what_was_written_since_the_last_one_and_no_less() {
     let mut partition = on_heap(&HeapDisk::default());
     let parts = |partition: &Partition<HeapDisk>| match partition.flush_job().0 {
