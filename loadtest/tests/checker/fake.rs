@@ -4,7 +4,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::value::RawValue;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -139,10 +139,12 @@ impl Log {
                     return;
                 }
             }
-            match session.read() {
-                Ok(_) => {}
-                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
+            loop {
+                match session.read() {
+                    Ok(_) => {}
+                    Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => return,
+                }
             }
         }
     }

@@ -30,11 +30,16 @@ pub struct Tally {
 impl Tally {
     /// The end of a failure's message.
     pub fn after_failure(&self) -> String {
-        let unknown = match &self.unknown {
-            Some(lines) => format!("; {} may or may not have been accepted", name(lines)),
-            None => String::new(),
-        };
-        format!(" ({} events accepted before{unknown})", self.accepted)
+        match (self.accepted, &self.unknown) {
+            (0, None) => String::new(),
+            (accepted, None) => format!(" ({accepted} events accepted before)"),
+            (accepted, Some(lines)) => {
+                format!(
+                    " ({accepted} events accepted before; {} may or may not have been accepted)",
+                    name(lines)
+                )
+            }
+        }
     }
 }
 
