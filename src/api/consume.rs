@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Largest message a client may send. Confirms are short; a reported event is as long as an event.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of events that are framed and encrypted before the socket is asked to take them.
 const SEND_BYTES: usize = 64 << 10;
 /// Bytes asked for in one fetch.

@@ -110,9 +110,9 @@ impl World {
             965..980 => self.checkpoint()?,
             _ if self.peace => {}
             980..982 => self.light_fuse(),
-            984..986 => self.crash(),
-            987..988 => self.fail_something(),
-            989..992 => self.squeeze(),
+            984..=985 => self.crash(),
+            987 => self.fail_something(),
+            989..=991 => self.squeeze(),
             992..996 => self.disk.write_back(),
             _ => {}
         }
