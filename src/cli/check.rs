@@ -4,11 +4,20 @@ use crate::auth::{ServerTls, Verifier};
 use crate::config::{Config, Problem, RegistrySource, pem};
 use crate::registry::files::{self, Loaded};
 use crate::registry::model::Registry;
+use clap::Args;
 use rustls::pki_types::UnixTime;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Options of `nistru check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The configuration file of the broker
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
 
 /// A schema that cannot be compiled: the event type it belongs to, and the reason.
 pub struct SchemaProblem {
@@ -20,6 +29,14 @@ pub struct SchemaProblem {
 
 /// Compiles every schema of a registry.
 pub type CompileSchemas<'f> = &'f dyn Fn(&Registry) -> Vec<SchemaProblem>;
+
+impl Check {
+    /// Checks as of now and prints to stdout. The exit code is 1 when there are problems.
+    pub fn run(&self, compile: CompileSchemas<'_>) -> io::Result<ExitCode> {
+        let problems = check(&self.config, UnixTime::now(), compile);
+        report(&problems, &self.config, io::stdout().lock())
+    }
+}
 
 /// Checks the configuration in `config_file` and every file it names: certificates and keys, registry, schemas.
 /// Returns all problems, sorted by file and place; none means that a broker would start with them.
@@ -44,8 +61,8 @@ pub fn check(config_file: &Path, now: UnixTime, compile: CompileSchemas<'_>) -> 
     problems
 }
 
-/// Prints the problems, a line each, or that there are none. The exit code is 1 when there are problems.
-pub fn report(problems: &[Problem], config_file: &Path, mut out: impl Write) -> io::Result<ExitCode> {
+/// Writes the problems, a line each, or that there are none.
+fn report(problems: &[Problem], config_file: &Path, mut out: impl Write) -> io::Result<ExitCode> {
     for problem in problems {
         writeln!(out, "{problem}")?;
     }
