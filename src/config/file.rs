@@ -203,7 +203,7 @@ fn size(section: &mut Section<'_, '_>, key: &'static str, least: u64, most: u64,
 
 fn blocks(document: &Document<'_>, section: &mut Section<'_, '_>, key: &'static str, default: u64) -> u64 {
     let Bytes(bytes) = section.within(key, Bytes(64 * KIB)..=Bytes(GIB), Bytes(default));
-    if bytes % BLOCK_BYTES != 0 {
+    if !bytes.is_multiple_of(BLOCK_BYTES) {
         document.report(section.at(key), format!("`{key}` is {bytes}; expected a multiple of {BLOCK_BYTES}"));
     }
     bytes

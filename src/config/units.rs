@@ -26,7 +26,7 @@ fn measured(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// The largest unit that divides `amount`, and how often.
 fn in_largest_unit<'u>(amount: u64, units: &[(&'u str, u64)]) -> (u64, &'u str) {
-    let fits = |(_, factor): &&(&str, u64)| amount != 0 && amount % factor == 0;
+    let fits = |(_, factor): &&(&str, u64)| amount != 0 && amount.is_multiple_of(*factor);
     units
         .iter()
         .find(fits)
@@ -49,10 +49,8 @@ impl Setting for Bytes {
 
 impl Measure for Bytes {
     fn written(&self) -> String {
-        match in_largest_unit(self.0, &SIZE_UNITS[..3]) {
-            (_, _) if self.0 == 0 || self.0 % 1024 != 0 => format!("{} B", self.0),
-            (number, unit) => format!("{number} {unit}"),
-        }
+        let (number, unit) = in_largest_unit(self.0, &SIZE_UNITS[..4]);
+        format!("{number} {unit}")
     }
 }
 

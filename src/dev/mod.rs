@@ -165,6 +165,8 @@ mod tests {
         fs::remove_file(dir.path().join("pki/ca.key")).unwrap();
         assert_eq!(scaffold(dir.path(), DEFAULT_PORT).unwrap(), Vec::<PathBuf>::new());
         fs::remove_file(dir.path().join("pki/demo.pem")).unwrap();
+        assert!(scaffold(dir.path(), DEFAULT_PORT).is_err());
+        fs::remove_file(dir.path().join("pki/ca.pem")).unwrap();
         let problem = scaffold(dir.path(), DEFAULT_PORT).unwrap_err();
         assert!(problem.file.ends_with("pki/ca.key"), "{problem}");
     }

@@ -30,13 +30,13 @@ impl<'d> Pki<'d> {
     /// Makes what is missing of the authority, the server's and the clients' keys and certificates in `dir`.
     pub fn complete(dir: &'d Path) -> Result<Self, Problem> {
         let mut pki = Self { dir, created: Vec::new() };
-        let missing: Vec<&str> =
-            [SERVER].into_iter().chain(CLIENTS).filter(|name| !pki.certificate(name).exists()).collect();
-        for name in [SERVER].into_iter().chain(CLIENTS).filter(|name| !missing.contains(name)) {
+        let names = [SERVER].into_iter().chain(CLIENTS);
+        let (present, missing): (Vec<_>, Vec<_>) = names.partition(|name| pki.certificate(name).exists());
+        for name in &present {
             pki.demand_key(name)?;
         }
         if !missing.is_empty() || !pki.certificate("ca").exists() {
-            let authority = pki.authority()?;
+            let authority = pki.authority(present.is_empty())?;
             for name in missing {
                 pki.issue(&authority, name)?;
             }
@@ -63,10 +63,12 @@ impl<'d> Pki<'d> {
         Err(Problem::of_file(&self.key(name), message))
     }
 
-    fn authority(&mut self) -> Result<Issuer<'static, KeyPair>, Problem> {
+    /// A new authority only where the old one has issued nothing: its certificates would lead nowhere.
+    fn authority(&mut self, may_be_new: bool) -> Result<Issuer<'static, KeyPair>, Problem> {
         let path = self.certificate("ca");
-        if path.exists() {
-            self.demand_key("ca")?;
+        if !self.key("ca").exists() && (path.exists() || !may_be_new) {
+            let message = format!("is missing, but needed; remove {} to start anew", self.dir.display());
+            return Err(Problem::of_file(&self.key("ca"), message));
         }
         let key = self.key_pair("ca")?;
         let certificate = authority_params().self_signed(&key).map_err(|error| unusable(&path, &error))?;
@@ -121,7 +123,7 @@ fn certifies(pem: &str, key: &KeyPair) -> bool {
 
 fn authority_params() -> CertificateParams {
     let mut params = basic_params("nistru dev CA", CA_YEARS);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }

@@ -107,10 +107,10 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
-/// Without blanks around it, except one at the end that is escaped.
+/// Without blanks around it, except one at the end that is escaped. Other white space belongs to the value.
 fn trimmed(value: &str) -> &str {
-    let value = value.trim_start();
-    let end = value.trim_end();
+    let value = value.trim_start_matches(' ');
+    let end = value.trim_end_matches(' ');
     let backslashes = end.bytes().rev().take_while(|&byte| byte == b'\\').count();
     match backslashes % 2 {
         1 if end.len() < value.len() => &value[..end.len() + 1],
@@ -150,7 +150,7 @@ fn hex_byte(digits: &[u8]) -> Result<u8, ()> {
 fn der_text(hex: &str) -> Result<String, String> {
     let wrong = || format!("`#{hex}` is not the hexadecimal form of a DER value");
     let bytes: Result<Vec<u8>, ()> = hex.as_bytes().chunks(2).map(hex_byte).collect();
-    let bytes = bytes.ok().filter(|_| hex.len() % 2 == 0).ok_or_else(wrong)?;
+    let bytes = bytes.ok().filter(|_| hex.len().is_multiple_of(2)).ok_or_else(wrong)?;
     let (_, value) = Any::from_der(&bytes).map_err(|_| wrong())?;
     value_text(&value)
 }
@@ -216,6 +216,7 @@ mod tests {
         assert_eq!(canonical("CN=  a  ").as_deref(), Ok("CN=a"));
         assert_eq!(canonical("CN=\\ a\\  ").as_deref(), Ok("CN=\\ a\\ "));
         assert_eq!(canonical("CN=\\#1").as_deref(), Ok("CN=\\#1"));
+        assert_eq!(canonical("CN=\u{2000}").as_deref(), Ok("CN=\u{2000}"));
     }
 
     #[test]
