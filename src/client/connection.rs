@@ -186,7 +186,7 @@ mod tests {
     use super::super::double::{Double, Peer, read_request};
     use super::*;
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
 
@@ -235,20 +235,22 @@ mod tests {
 
     #[test]
     fn an_idle_connection_that_went_away_is_noticed_before_a_request_is_risked() {
-        let (gone, wait) = mpsc::channel();
-        let double = Double::start(move |number, mut peer| {
+        let double = Double::start(|number, mut peer| {
             read_request(&mut peer);
             answer(&mut peer, ACCEPTED);
             if number == 0 {
                 peer.conn.send_close_notify();
                 peer.flush().unwrap();
-                gone.send(()).unwrap();
             }
             read_request(&mut peer);
         });
         let mut connection = Connection::open(&double.endpoint()).unwrap();
         assert_eq!(connection.get("/", &[]).unwrap().status, 202);
-        wait.recv().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !connection.stream().unwrap().has_ended() {
+            assert!(Instant::now() < deadline, "the end never arrives");
+            std::thread::yield_now();
+        }
         assert_eq!(connection.get("/", &[]).unwrap().status, 202);
     }
 
