@@ -69,7 +69,12 @@ impl World {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let registry = load(dir.path());
         let schemas = SchemaSet::compile(&registry).expect("the schemas of `nistru dev` compile");
-        let client = registry.clients.values().find(|client| client.name == "Demonstration").expect("the demo client").id;
+        let client = registry
+            .clients
+            .values()
+            .find(|client| client.name == "Demonstration")
+            .expect("the demo client")
+            .id;
         let settings = Settings {
             now_ms: 1_800_000_000_000,
             skew_ms: 5000,
@@ -90,17 +95,27 @@ impl World {
             Form::Batch => "application/cloudevents-batch+json",
             _ => "application/cloudevents+json",
         };
-        let authority =
-            Authority { client, producer, registry: &self.registry, schemas: &self.schemas, settings: &self.settings };
-        let produced =
-            Produced { form, content_type: Some(content_type.as_bytes()), attributes: &[], body: body.as_bytes() };
+        let authority = Authority {
+            client,
+            producer,
+            registry: &self.registry,
+            schemas: &self.schemas,
+            settings: &self.settings,
+        };
+        let produced = Produced {
+            form,
+            content_type: Some(content_type.as_bytes()),
+            attributes: &[],
+            body: body.as_bytes(),
+        };
         Admission::new(authority, produced).run().expect("the events are good").bytes.len()
     }
 }
 
 fn load(dir: &Path) -> Registry {
     let config = nistru::dev::config(dir, Some(0), None).expect("a development directory");
-    let loaded = nistru::registry::files::load(&dir.join("registry"), &config.storage).expect("a sound registry");
+    let loaded =
+        nistru::registry::files::load(&dir.join("registry"), &config.storage).expect("a sound registry");
     loaded.registry.with_type_ids(|_| TypeId(1))
 }
 

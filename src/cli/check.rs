@@ -41,7 +41,10 @@ pub fn check(config_file: &Path, now: UnixTime) -> Vec<Problem> {
     let registry = files::load(dir, &config.storage);
     let mut problems = Vec::new();
     if let Ok(loaded) = &registry {
-        problems.extend(SchemaSet::compile(&loaded.registry).map_or_else(|found| loaded.schema_problems(&found), |_| Vec::new()));
+        problems.extend(
+            SchemaSet::compile(&loaded.registry)
+                .map_or_else(|found| loaded.schema_problems(&found), |_| Vec::new()),
+        );
     }
     if let (Ok(tls), Ok(loaded)) = (&tls, &registry) {
         problems.extend(client_certificates(&tls.verifier, &loaded.certificate_files, now));
@@ -119,7 +122,9 @@ mod tests {
         fs::write(schema, r#"{"type": "objekt"}"#).unwrap();
         let found = check_now(dir.path());
         assert_eq!(found.len(), 1, "{found:#?}");
-        assert!(found[0].starts_with("registry/schemas/MS.eCMND.Person.Born.json: the schema cannot be used: "));
+        assert!(
+            found[0].starts_with("registry/schemas/MS.eCMND.Person.Born.json: the schema cannot be used: ")
+        );
     }
 
     #[test]

@@ -31,10 +31,16 @@ pub enum Quarantined {
 impl fmt::Display for Quarantined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::FirstBlock(file) => write!(f, "{}: the first block was written anew; nothing is lost", file.name()),
+            Self::FirstBlock(file) => {
+                write!(f, "{}: the first block was written anew; nothing is lost", file.name())
+            }
             Self::File { file, aside } => write!(f, "{}: moved aside as {aside}", file.name()),
             Self::Frames { first, last, aside } => {
-                write!(f, "frames {first} to {last} are lost; what is left of them is in {}", aside.join(", "))
+                write!(
+                    f,
+                    "frames {first} to {last} are lost; what is left of them is in {}",
+                    aside.join(", ")
+                )
             }
         }
     }

@@ -43,9 +43,23 @@ fn dev_makes_everything_says_that_it_is_ready_and_serves() {
         let url = ready.trim().strip_prefix("ready ").expect("the ready line").to_owned();
         assert!(url.starts_with("https://localhost:"), "{ready}");
         let answer = Command::new("curl")
-            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Content-Type: application/cloudevents+json"])
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-H",
+                "Content-Type: application/cloudevents+json",
+            ])
             .args(["--cacert", &pki(dir.path(), "ca.pem"), "--cert", &pki(dir.path(), "demo.pem")])
-            .args(["--key", &pki(dir.path(), "demo.key"), "-d", &record("1", 1), &format!("{url}/ce/produce/event")])
+            .args([
+                "--key",
+                &pki(dir.path(), "demo.key"),
+                "-d",
+                &record("1", 1),
+                &format!("{url}/ce/produce/event"),
+            ])
             .output()
             .unwrap();
         assert_eq!(text(&answer.stdout), "202");
@@ -53,7 +67,10 @@ fn dev_makes_everything_says_that_it_is_ready_and_serves() {
         assert!(child.wait().unwrap().success());
     }
     for name in ["server", "asp", "ms", "police", "cnam", "demo"] {
-        assert!(dir.path().join(format!("pki/{name}.pem")).exists() && dir.path().join(format!("pki/{name}.key")).exists());
+        assert!(
+            dir.path().join(format!("pki/{name}.pem")).exists()
+                && dir.path().join(format!("pki/{name}.key")).exists()
+        );
     }
 }
 
@@ -71,7 +88,9 @@ fn json_lines_go_in_and_come_out() {
     assert!(consumed.status.success(), "{}", text(&consumed.stderr));
     let mut ids: Vec<i64> = text(&consumed.stdout)
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["data"]["number"].as_i64().unwrap())
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["data"]["number"].as_i64().unwrap()
+        })
         .collect();
     ids.sort();
     assert_eq!(ids, (0..25).collect::<Vec<_>>());
@@ -97,11 +116,15 @@ fn scripts_can_tell_from_the_exit_code_what_went_wrong() {
 #[test]
 fn check_reports_every_problem_in_one_run_with_its_place() {
     let broker = Broker::prepare(&[("server", "colour", "\"red\""), ("storage", "retention", "\"soon\"")]);
-    let check = || Command::new(NISTRU).args(["check", "--config"]).arg(broker.config_file()).output().unwrap();
+    let check =
+        || Command::new(NISTRU).args(["check", "--config"]).arg(broker.config_file()).output().unwrap();
     let output = check();
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("`colour` is unknown") && said.contains("nistru.toml:20:13: expected a duration"), "{said}");
+    assert!(
+        said.contains("`colour` is unknown") && said.contains("nistru.toml:20:13: expected a duration"),
+        "{said}"
+    );
     broker.configure(&[]);
     let output = check();
     assert!(output.status.success(), "{}", text(&output.stdout));

@@ -99,11 +99,15 @@ fn a_damaged_journal_is_refused_until_an_operator_moves_the_damage_aside() {
     broker.kill();
     let journal = broker.dir().join("data/journal/00000001.jrn");
     let mut bytes = std::fs::read(&journal).unwrap();
-    let victim = bytes.windows(4).position(|window| window == b"\"e1\"").expect("the second event is in the journal");
+    let victim =
+        bytes.windows(4).position(|window| window == b"\"e1\"").expect("the second event is in the journal");
     bytes[victim] ^= 1;
     std::fs::write(&journal, bytes).unwrap();
     let said = broker.try_launch().unwrap_err();
-    assert!(said.contains("00000001.jrn is damaged in bytes") && said.contains("nistru quarantine"), "{said}");
+    assert!(
+        said.contains("00000001.jrn is damaged in bytes") && said.contains("nistru quarantine"),
+        "{said}"
+    );
 
     let quarantined = Command::new(crate::harness::NISTRU)
         .args(["quarantine", "--config"])

@@ -164,7 +164,8 @@ impl SimDisk {
     /// Turns every flipped bit back that was not written since. Says whether there was any.
     pub fn mend(&self) -> bool {
         let mut machine = self.machine();
-        machine.inodes.values_mut().fold(false, |mended, inode| inode.mend() || mended)
+        let mended = machine.inodes.values_mut().filter_map(|inode| inode.mend().then_some(())).count();
+        mended > 0
     }
 
     pub fn trace(&self) -> Trace {

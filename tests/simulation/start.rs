@@ -97,7 +97,10 @@ fn read_back(number: PartitionId, log: &mut Partition<SimDisk>, history: &Histor
         }
         match read.status {
             Status::More => {}
-            Status::AtEnd => return Ok(assert_eq!(next, log.end(), "partition {number} ends early")),
+            Status::AtEnd => {
+                assert_eq!(next, log.end(), "partition {number} ends early");
+                return Ok(());
+            }
             Status::Cold { job, .. } => {
                 let done =
                     job.expect("nobody else reads").run().map_err(|error| Refusal(error.to_string()))?;
