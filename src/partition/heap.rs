@@ -49,7 +49,7 @@ unsafe impl<F: DiskFile> SegmentMap for HeapMap<F> {
         self.bytes.as_ptr().cast_mut().cast()
     }
 
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.bytes.len()
     }
 

@@ -218,7 +218,7 @@ impl Index {
         }
         let mut numbers = body.chunks_exact(4).map(|number| u32_at(number, 0));
         let listed: u64 = summary.types.iter().map(|entry| u64::from(entry.records)).sum();
-        if numbers.len() as u64 != u64::from(summary.records) + listed || body.len() % 4 != 0 {
+        if numbers.len() as u64 != u64::from(summary.records) + listed || !body.len().is_multiple_of(4) {
             return Err(HeadError::Damaged("the body has another length than the head says"));
         }
         let positions = numbers.by_ref().take(summary.records as usize).collect();
@@ -421,7 +421,7 @@ mod tests {
             let scan = |range: Range<u32>| {
                 range.filter(|n| types.get(*n as usize).is_some_and(|t| wanted.contains(t))).collect::<Vec<_>>()
             };
-            let rest = scan(from..u32::MAX.min(100));
+            let rest = scan(from..100.max(from));
             prop_assert_eq!(index.matches(&filter, from).collect::<Vec<_>>(), rest.clone());
             prop_assert_eq!(index.summary().wants(&filter, from), !rest.is_empty());
             prop_assert_eq!(index.count(&filter, from..to), scan(from..to).len() as u64);

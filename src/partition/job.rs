@@ -22,13 +22,20 @@ pub struct Job<D: MapDisk>(pub(super) Work<D>);
 
 pub(super) enum Work<D: MapDisk> {
     Prepare { site: Site<D>, number: u64, bytes: u32, window: u32 },
-    Populate { number: u64, mapped: Arc<Mapped<D::Map>>, range: Range<u32> },
+    Populate(Part<D::Map>),
     Seal { site: Site<D>, number: u64, base: Offset, loaded: Loaded<D::Map> },
-    Flush { site: Site<D>, parts: Vec<(u64, Arc<Mapped<D::Map>>, Range<u32>)>, end: End },
+    Flush { site: Site<D>, parts: Vec<Part<D::Map>>, end: End },
     Load { site: Site<D>, number: u64, base: Offset, summary: Summary, cold: ColdId },
     Warm { site: Site<D>, number: u64, mapped: Arc<Mapped<D::Map>>, records: Vec<Range<u32>>, cold: ColdId },
     Tidy { release: Vec<(Arc<Mapped<D::Map>>, u32)>, unload: Vec<Loaded<D::Map>> },
     Remove { site: Site<D>, numbers: Vec<u64>, unload: Vec<Loaded<D::Map>> },
+}
+
+/// A range of a segment.
+pub(super) struct Part<M> {
+    pub number: u64,
+    pub mapped: Arc<Mapped<M>>,
+    pub range: Range<u32>,
 }
 
 /// Which job it is.
@@ -77,7 +84,7 @@ impl<D: MapDisk> Job<D> {
     pub fn kind(&self) -> JobKind {
         match &self.0 {
             Work::Prepare { .. } => JobKind::Prepare,
-            Work::Populate { .. } => JobKind::Populate,
+            Work::Populate(_) => JobKind::Populate,
             Work::Seal { .. } => JobKind::Seal,
             Work::Flush { .. } => JobKind::Flush,
             Work::Load { cold, .. } => JobKind::Load(*cold),
@@ -98,7 +105,7 @@ impl<D: MapDisk> Work<D> {
     fn run(self) -> Result<Outcome<D::Map>, Error> {
         match self {
             Self::Prepare { site, number, bytes, window } => prepare(&site, number, bytes, window),
-            Self::Populate { number, mapped, range } => Ok(populate(number, &mapped, range)),
+            Self::Populate(part) => Ok(populate(&part)),
             Self::Seal { site, number, base, loaded } => seal(&site, number, base, &loaded),
             Self::Flush { site, parts, end } => flush(&site, &parts, end),
             Self::Load { site, number, base, summary, cold } => {
@@ -135,10 +142,10 @@ fn prepare<D: MapDisk>(
     Ok(Outcome::Prepared(Spare { number, map, populated }))
 }
 
-fn populate<M: SegmentMap>(number: u64, mapped: &Mapped<M>, range: Range<u32>) -> Outcome<M> {
+fn populate<M: SegmentMap>(part: &Part<M>) -> Outcome<M> {
     // May meet a segment that was sealed and cut meanwhile: nobody needs the pages then.
-    let _ = mapped.map().populate(range.start as usize..range.end as usize, Access::Write);
-    Outcome::Populated { number, end: range.end }
+    let _ = part.mapped.map().populate(part.bytes(), Access::Write);
+    Outcome::Populated { number: part.number, end: part.range.end }
 }
 
 /// The segment is durable before its index says so, and is cut only when both are.
@@ -157,26 +164,29 @@ fn seal<D: MapDisk>(
     site.write_index(number, base, &loaded.index)?;
     let (file, _) = site.open_segment(number)?;
     let page = super::map::page_bytes() as u64;
-    let kept = u64::from(data_end).next_multiple_of(page).min(loaded.mapped.map().len() as u64);
+    let kept = u64::from(data_end).next_multiple_of(page).min(loaded.mapped.map().size() as u64);
     site.disk.truncate(&file, kept).map_err(Error::disk("cut", &path))?;
     Ok(Outcome::Sealed { number })
 }
 
-fn flush<D: MapDisk>(
-    site: &Site<D>,
-    parts: &[(u64, Arc<Mapped<D::Map>>, Range<u32>)],
-    end: End,
-) -> Result<Outcome<D::Map>, Error> {
-    for (number, mapped, range) in parts.iter().filter(|_| !planted(Fault::UnsyncedFlush)) {
-        let flushed = mapped.map().flush(range.start as usize..range.end as usize);
-        flushed.map_err(|cause| Error::Sync { file: site.path(*number, FileKind::Segment), cause })?;
+fn flush<D: MapDisk>(site: &Site<D>, parts: &[Part<D::Map>], end: End) -> Result<Outcome<D::Map>, Error> {
+    for part in parts.iter().filter(|_| !planted(Fault::UnsyncedFlush)) {
+        let file = || site.path(part.number, FileKind::Segment);
+        let flushed = part.mapped.map().flush(part.bytes());
+        flushed.map_err(|cause| Error::Sync { file: file(), cause })?;
     }
-    if let Some((_, mapped, range)) = parts.last() {
+    if let Some(part) = parts.last() {
         // Writing back made the last page read-only for the kernel; the next append shall not pay for that.
-        let last = range.end.saturating_sub(1) as usize..range.end as usize;
-        let _ = mapped.map().populate(last, Access::Write);
+        let behind = part.range.end as usize;
+        let _ = part.mapped.map().populate(behind.saturating_sub(1)..behind, Access::Write);
     }
     Ok(Outcome::Flushed(end))
+}
+
+impl<M> Part<M> {
+    fn bytes(&self) -> Range<usize> {
+        self.range.start as usize..self.range.end as usize
+    }
 }
 
 /// Populates and verifies the records at `records`, ascending and whole.

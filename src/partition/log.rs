@@ -301,7 +301,7 @@ impl<M: SegmentMap> Active<M> {
 
 impl<M: SegmentMap> Spare<M> {
     fn fits(&self, stride: u32) -> bool {
-        self.map.len() as u64 >= u64::from(HEADER_BYTES) + u64::from(stride)
+        self.map.size() as u64 >= u64::from(HEADER_BYTES) + u64::from(stride)
     }
 
     fn begin(self, identity: Identity, base: Offset) -> Active<M> {

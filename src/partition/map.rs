@@ -28,11 +28,12 @@ pub trait MapDisk: Disk {
 ///
 /// # Safety
 ///
-/// As long as the value lives, `base` returns one and the same pointer, valid for reads and writes of `len` bytes, and nobody
+/// As long as the value lives, `base` returns one and the same pointer, valid for reads and writes of `size` bytes, and nobody
 /// but the holder of the value changes these bytes. `release` and `populate` leave the content as it is.
 pub unsafe trait SegmentMap: Send + Sync + 'static {
     fn base(&self) -> *mut u8;
-    fn len(&self) -> usize;
+    /// In bytes.
+    fn size(&self) -> usize;
     /// Told after bytes in `range` changed in memory. A mapping that the kernel watches needs nothing here.
     fn wrote(&self, range: Range<usize>);
     /// Makes the content of `range` durable. Never retried after an error: the kernel may have dropped the pages.
@@ -56,7 +57,7 @@ pub enum Access {
 /// A mapping whose first `written` bytes are final and readable.
 pub struct Mapped<M> {
     map: M,
-    /// Only grows; `written ≤ map.len()`.
+    /// Only grows; `written ≤ map.size()`.
     written: AtomicUsize,
 }
 
@@ -68,7 +69,7 @@ pub struct Tail<M> {
 impl<M: SegmentMap> Mapped<M> {
     /// A mapping that nobody will write: its first `written` bytes are readable.
     pub fn read_only(map: M, written: u32) -> Arc<Self> {
-        assert!(written as usize <= map.len(), "written bytes reach beyond the mapping");
+        assert!(written as usize <= map.size(), "written bytes reach beyond the mapping");
         Arc::new(Self { map, written: AtomicUsize::new(written as usize) })
     }
 
@@ -77,7 +78,7 @@ impl<M: SegmentMap> Mapped<M> {
         let (start, end) = (range.start as usize, range.end as usize);
         let written = self.written.load(Ordering::Acquire);
         assert!(start <= end && end <= written, "{start}..{end} of a mapping with {written} written bytes");
-        // SAFETY: `start ≤ end ≤ written ≤ len`, so the bytes lie in the mapping, which lives as long as `self`;
+        // SAFETY: `start ≤ end ≤ written ≤ size`, so the bytes lie in the mapping, which lives as long as `self`;
         // bytes below `written` do not change any more.
         unsafe { std::slice::from_raw_parts(self.map.base().add(start), end - start) }
     }
@@ -106,7 +107,7 @@ impl<M: SegmentMap> Tail<M> {
 
     /// Size of the mapping in bytes.
     pub fn capacity(&self) -> u32 {
-        self.mapped.map.len() as u32
+        self.mapped.map.size() as u32
     }
 
     /// Appends `bytes` and then zeros up to `end`, publishes both, and puts `mark` zero bytes behind them as far as
@@ -115,9 +116,9 @@ impl<M: SegmentMap> Tail<M> {
         let start = self.mapped.written() as usize;
         let (filled, end) = (start + bytes.len(), end as usize);
         let map = &self.mapped.map;
-        assert!(filled <= end && end <= map.len(), "{start}..{end} of a mapping of {} bytes", map.len());
-        let marked = map.len().min(end + mark as usize);
-        // SAFETY: `start ≤ filled ≤ end ≤ marked ≤ len`; nobody reads at or above `written`, which is `start`, and `&mut self`
+        assert!(filled <= end && end <= map.size(), "{start}..{end} of a mapping of {} bytes", map.size());
+        let marked = map.size().min(end + mark as usize);
+        // SAFETY: `start ≤ filled ≤ end ≤ marked ≤ size`; nobody reads at or above `written`, which is `start`, and `&mut self`
         // makes this the only writer: a `Tail` cannot be cloned and every mapping has at most one. `bytes` cannot overlap,
         // because no slice of these bytes was ever lent out.
         unsafe {
@@ -159,7 +160,7 @@ unsafe impl SegmentMap for FileMap {
         self.raw.as_mut_ptr()
     }
 
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.raw.len()
     }
 
@@ -187,12 +188,12 @@ unsafe impl SegmentMap for FileMap {
     fn resident(&self, range: Range<usize>) -> bool {
         /// Pages asked for in one call; the answer lies on the stack.
         const PAGES: usize = 256;
-        let end = range.end.min(self.len());
+        let end = range.end.min(self.size());
         let mut at = range.start - range.start % page_bytes();
         while at < end {
             let len = (end - at).min(PAGES * page_bytes());
             let mut pages = [0u8; PAGES];
-            // SAFETY: `at` is page-aligned as is the base, `at + len ≤ self.len()`, and `pages` has a byte for each page.
+            // SAFETY: `at` is page-aligned as is the base, `at + len ≤ self.size()`, and `pages` has a byte for each page.
             let code = unsafe { libc::mincore(self.base().add(at).cast(), len, pages.as_mut_ptr()) };
             if code != 0 || pages[..len.div_ceil(page_bytes())].iter().any(|page| page & 1 == 0) {
                 return false;

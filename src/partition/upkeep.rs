@@ -1,10 +1,9 @@
 //! The jobs of a partition: which are due, and what their outcome changes.
 
 use super::error::Error;
-use super::job::{ColdId, Done, Job, JobError, JobKind, Outcome, Work};
+use super::job::{ColdId, Done, Job, JobError, JobKind, Outcome, Part, Work};
 use super::log::{End, Open, Partition};
 use super::map::{MapDisk, Mapped};
-use super::segment::HEADER_BYTES;
 use super::site::Loaded;
 use crate::id::Offset;
 use std::ops::Range;
@@ -173,11 +172,11 @@ impl<D: MapDisk> Partition<D> {
         let mut parts = Vec::new();
         for (number, open) in self.open.iter().filter(|(_, open)| !open.durable) {
             let range = flushed.position_in(*number)..open.loaded.index.data_end();
-            parts.push((*number, open.loaded.mapped.clone(), range));
+            parts.push(Part { number: *number, mapped: open.loaded.mapped.clone(), range });
         }
         if let Some(active) = &self.active {
             let range = flushed.position_in(active.number)..active.index.data_end();
-            parts.push((active.number, active.tail.mapped().clone(), range));
+            parts.push(Part { number: active.number, mapped: active.tail.mapped().clone(), range });
         }
         Job(Work::Flush { site: self.site.clone(), parts, end })
     }
@@ -240,7 +239,7 @@ impl<D: MapDisk> Partition<D> {
         }
         self.upkeep.populating = true;
         let range = active.populated.max(end)..ahead(self.config.window_bytes);
-        Some(Work::Populate { number: active.number, mapped: active.tail.mapped().clone(), range })
+        Some(Work::Populate(Part { number: active.number, mapped: active.tail.mapped().clone(), range }))
     }
 
     fn seal(&mut self) -> Option<Work<D>> {

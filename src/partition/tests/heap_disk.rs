@@ -31,6 +31,10 @@ impl HeapDisk {
         files.keys().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     }
 
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        self.files.lock().unwrap()[path].bytes.lock().unwrap().clone()
+    }
+
     /// A disk with the same content and nothing else in common.
     pub fn copy(&self) -> Self {
         let copy = Self::default();

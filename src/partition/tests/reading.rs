@@ -2,6 +2,8 @@
 
 use super::heap_disk::HeapDisk;
 use super::*;
+use crate::journal::disk::{Disk, DiskFile};
+use crate::partition::index::Index;
 use crate::partition::segment::{FileKind, path_of};
 use std::sync::atomic::Ordering;
 
@@ -117,9 +119,9 @@ fn a_bit_that_flipped_on_the_disk_is_named_and_not_delivered() {
     let mut partition = with_rare_type(disk.clone(), 300, 10);
     forget(&mut partition);
     let path = path_of(Path::new("p"), 1, FileKind::Segment);
-    let file = crate::journal::disk::Disk::open(&disk, &path).unwrap();
+    let file = disk.open(&path).unwrap();
     let at = 64 + 264 * 2 + 100;
-    crate::journal::disk::DiskFile::write_at(&file, b"?", at).unwrap();
+    file.write_at(b"?", at).unwrap();
     let mut delivered = Vec::new();
     let failed = loop {
         let read = partition.read(Offset(0), &filter(&[0, 1, 2]), ALL);
@@ -139,20 +141,21 @@ fn a_bit_that_flipped_on_the_disk_is_named_and_not_delivered() {
 }
 
 #[test]
-fn a_lost_or_damaged_index_is_made_again_while_running() {
-    for damage in ["lost", "damaged"] {
+fn a_lost_damaged_or_wrong_index_is_made_again_while_running() {
+    let wrong = Index::default().encode(&IDENTITY, 2, Offset(61));
+    for bytes in [None, Some(vec![0xff; 300]), Some(wrong)] {
         let disk = HeapDisk::default();
         let mut partition = with_rare_type(disk.clone(), 300, 10);
+        assert_eq!(partition.sealed[1].base, Offset(61));
         forget(&mut partition);
         let path = path_of(Path::new("p"), 2, FileKind::Index);
-        if damage == "lost" {
-            crate::journal::disk::Disk::remove(&disk, &path).unwrap();
-        } else {
-            let file = crate::journal::disk::Disk::open(&disk, &path).unwrap();
-            crate::journal::disk::DiskFile::write_at(&file, &[0xff; 8], 200).unwrap();
+        let good = disk.content(&path);
+        disk.remove(&path).unwrap();
+        if let Some(bytes) = &bytes {
+            disk.create(&path).unwrap().write_at(bytes, 0).unwrap();
         }
-        assert_eq!(read_all(&mut partition, Offset(0), &filter(&[0, 1, 2, 7]), ALL).len(), 300, "{damage}");
-        assert!(disk.names().contains(&"0000000000000002.idx".to_owned()));
+        assert_eq!(read_all(&mut partition, Offset(0), &filter(&[0, 1, 2, 7]), ALL).len(), 300, "{bytes:?}");
+        assert_eq!(disk.content(&path), good);
     }
 }
 

@@ -116,6 +116,78 @@ fn a_full_disk_refuses_the_next_segment_only_and_passes() {
 }
 
 #[test]
+fn files_are_not_removed_while_a_reader_may_yet_open_them() {
+    let disk = HeapDisk::default();
+    let mut partition = on_heap(&disk);
+    fill(&mut partition, 0, 200, 1);
+    for _ in 0..3 {
+        partition.tick(0);
+        partition.run_jobs().unwrap();
+    }
+    let load = partition.load_job(Offset(0)).unwrap();
+    partition.expire(Offset(150));
+    partition.run_jobs().unwrap();
+    assert!(disk.names().contains(&"0000000000000001.seg".to_owned()));
+    partition.finish(load.run().unwrap());
+    partition.run_jobs().unwrap();
+    assert!(!disk.names().contains(&"0000000000000001.seg".to_owned()));
+    assert!(partition.open.values().all(|open| open.durable) && !partition.open.contains_key(&1));
+}
+
+#[test]
+fn segments_stay_open_until_they_are_durable() {
+    let mut partition = on_heap(&HeapDisk::default());
+    for n in 0..200 {
+        let record = record_of(n, 0, 1, 300);
+        while partition.append(&Record::read(&record).unwrap()).is_err() {
+            let prepare = partition.job().unwrap();
+            assert_eq!(prepare.kind(), JobKind::Prepare);
+            partition.finish(prepare.run().unwrap());
+        }
+    }
+    assert!(partition.sealed.len() > SMALL.loaded_max);
+    let mut seals = Vec::new();
+    for _ in 0..3 {
+        partition.tick(0);
+        while let Some(job) = partition.job() {
+            match job.kind() {
+                JobKind::Seal => seals.push(job),
+                _ => drop(partition.finish(job.run().unwrap())),
+            }
+        }
+    }
+    assert_eq!((partition.open.len(), seals.len()), (partition.sealed.len(), 1));
+}
+
+#[test]
+fn a_flush_covers_what_was_written_since_the_last_one_and_no_less() {
+    let mut partition = on_heap(&HeapDisk::default());
+    let parts = |partition: &Partition<HeapDisk>| match partition.flush_job().0 {
+        Work::Flush { parts, end, .. } => {
+            (parts.iter().map(|part| (part.number, part.range.clone())).collect::<Vec<_>>(), end.position)
+        }
+        _ => panic!("not a flush"),
+    };
+    fill(&mut partition, 0, 10, 1);
+    let (first, middle) = parts(&partition);
+    assert_eq!(first, [(1, 0..middle)]);
+    flush(&mut partition);
+    // Without the other jobs nothing else makes the first segment durable.
+    while partition.reach().segment == 1 {
+        let record = record_of(0, 0, 1, 500);
+        if partition.append(&Record::read(&record).unwrap()).is_err() {
+            let prepare = partition.job().unwrap();
+            partition.finish(prepare.run().unwrap());
+        }
+    }
+    let full = partition.open[&1].loaded.index.data_end();
+    let (second, end) = parts(&partition);
+    assert_eq!(second, [(1, middle..full), (2, 0..end)]);
+    flush(&mut partition);
+    assert_eq!(parts(&partition).0.last(), Some(&(2, end..end)));
+}
+
+#[test]
 fn a_flush_that_fails_says_which_file() {
     let disk = HeapDisk::default();
     let mut partition = on_heap(&disk);
