@@ -7,8 +7,8 @@ use nistru::delivery::session::FetchId;
 use nistru::event::record::Record;
 use nistru::id::{FrameIndex, Offset, Partition as PartitionId, TypeId};
 use nistru::partition::{
-    Budget, ColdId, End, Error, Finished, Job, JobError, JobKind, NeedsSegment, Partition, Read, Status,
-    TypeFilter, Waiters,
+    Budget, ColdId, End, Error, Finished, Job, JobError, JobKind, Partition, Read, Status, TypeFilter,
+    Waiters,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -70,13 +70,11 @@ impl Owner {
             Some(Apply::Record(bytes)) => {
                 let record = Record::read(bytes).expect("frames hold sound records");
                 let type_id = record.header().type_id;
-                match self.log.append(&record) {
-                    Ok(offset) => {
-                        history.check_stored(self.id, offset, &record);
-                        self.inbox.pop_front();
-                        self.appended(type_id);
-                    }
-                    Err(NeedsSegment) => {}
+                // Without room it stays where it is until a job has brought some.
+                if let Ok(offset) = self.log.append(&record) {
+                    history.check_stored(self.id, offset, &record);
+                    self.inbox.pop_front();
+                    self.appended(type_id);
                 }
             }
             Some(Apply::Expire(start)) => {
