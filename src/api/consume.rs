@@ -145,6 +145,7 @@ impl Consumer {
                 Err(close) => self.close(&close),
             },
             Notice::Tick => self.tick(),
+            Notice::Dismiss { reason } => self.close(&Close::new(close::POLICY_VIOLATION, reason)),
             Notice::Stop => {
                 self.close(&Close::new(close::SERVICE_RESTART, "the broker is stopping; connect again"))
             }

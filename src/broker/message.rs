@@ -93,6 +93,10 @@ pub enum Message {
         partition: Partition,
         epoch: Epoch,
     },
+    Dismiss {
+        session: SessionId,
+        reason: &'static str,
+    },
 
     /// The head to every core: a new registry, or new certificates.
     Live(Box<Live>),

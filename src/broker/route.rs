@@ -36,6 +36,7 @@ impl Core {
             Message::Revoke { session, partition, epoch } => {
                 self.tell(session, Notice::Revoke { partition, epoch })
             }
+            Message::Dismiss { session, reason } => self.tell(session, Notice::Dismiss { reason }),
             Message::Live(live) => self.go_live(*live),
             Message::Scrape { number } => self.tell_metrics(number),
             Message::Stop => self.drain(),

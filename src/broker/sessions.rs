@@ -31,6 +31,10 @@ pub enum Notice {
     RegistryChanged,
     /// Time to look at deadlines.
     Tick,
+    /// The session cannot be served.
+    Dismiss {
+        reason: &'static str,
+    },
     /// The broker stops.
     Stop,
 }

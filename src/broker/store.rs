@@ -4,7 +4,7 @@
 
 use crate::config::Storage;
 use crate::event::record::records;
-use crate::id::Partition;
+use crate::id::{Offset, Partition};
 use crate::journal::ClusterId;
 use crate::journal::command::{Command, commands};
 use crate::journal::disk::{Disk, RealDisk};
@@ -52,7 +52,7 @@ impl Store {
             tracing::warn!(checkpoint = name, "a damaged checkpoint was set aside; an older one is used");
         }
         let mut state = checkpoint.state;
-        let mut logs = open_logs(settings, &genesis, checkpoint.ends)?;
+        let mut logs = open_logs(settings, &genesis, &state, checkpoint.ends)?;
         let recovered = open_journal(settings, &genesis, &state)?;
         let replayed = recovered.unapplied();
         replay(&recovered, &mut state, &mut logs).map_err(in_dir(dir))?;
@@ -72,13 +72,15 @@ fn in_dir<E: Display>(dir: &Path) -> impl Fn(E) -> String {
 fn open_logs(
     settings: &Storage,
     genesis: &Genesis,
+    state: &State,
     ends: Option<Vec<PartitionEnd>>,
 ) -> Result<Vec<(Partition, PartitionLog)>, String> {
     let ends = &ends;
     thread::scope(|scope| {
         let open = |number: u8| {
             let end = ends.as_ref().map(|ends| ends[usize::from(number)].into());
-            scope.spawn(move || open_log(settings, genesis, Partition(number), end))
+            let (partition, start) = (Partition(number), state.start(Partition(number)));
+            scope.spawn(move || open_log(settings, genesis, partition, end, start))
         };
         let opening: Vec<_> = (0..genesis.partitions).map(open).collect();
         opening.into_iter().map(|thread| thread.join().expect("opening a partition does not panic")).collect()
@@ -90,12 +92,14 @@ fn open_log(
     genesis: &Genesis,
     partition: Partition,
     end: Option<End>,
+    start: Offset,
 ) -> Result<(Partition, PartitionLog), String> {
     let dir = settings.dir.join("partitions").join(format!("{partition:02}"));
     let identity = Identity { partition, cluster: genesis.cluster.0 };
     let config =
         partition::Config { segment_bytes: settings.segment_bytes as u32, ..partition::Config::default() };
-    let log = PartitionLog::open(RealDisk, &dir, identity, config, end).map_err(|error| error.to_string())?;
+    let log = PartitionLog::open(RealDisk, &dir, identity, config, end, start)
+        .map_err(|error| error.to_string())?;
     Ok((partition, log))
 }
 

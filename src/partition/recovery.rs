@@ -17,31 +17,38 @@ impl<D: MapDisk> Partition<D> {
     /// Opens the partition in `dir`, which is made if it does not exist, as of the checkpoint that said `end`. Blocks.
     ///
     /// Segments behind `end` are removed. Without a checkpoint (`None`) that is all of them: only for a journal that begins
-    /// with its first frame. After replay call [`Partition::expire`] and [`Partition::require`] with the start that the journal tells.
+    /// with its first frame. `start` is the first event that the checkpoint keeps: segments wholly before it may never have become durable,
+    /// and are removed without a look. After replay call [`Partition::expire`] and [`Partition::require`] with the start that the journal tells.
     pub fn open(
         disk: D,
         dir: &Path,
         identity: Identity,
         config: Config,
         end: Option<End>,
+        start: Offset,
     ) -> Result<Self, Error> {
         let site = Site { disk, dir: dir.into(), identity };
         let end = end.unwrap_or(End { offset: Offset(0), segment: 0, position: 0 });
         let mut unreachable = site.clear_later(&end)?;
         let numbers = unreachable.split_off(unreachable.len() - reaching(&unreachable, end.segment));
-        let mut sealed = VecDeque::with_capacity(numbers.len());
-        for number in numbers.iter().filter(|number| **number != end.segment) {
-            sealed.push_back(site.open_sealed(*number)?);
-        }
         let active = match numbers.last() {
             Some(_) => Some(site.open_active(&end, config.segment_bytes)?),
             None => None,
         };
-        let oldest = sealed.front().map(|first: &Sealed| first.base);
-        let start = oldest.or(active.as_ref().map(|active| active.base)).unwrap_or(end.offset);
+        let mut sealed = VecDeque::with_capacity(numbers.len());
+        let mut oldest = active.as_ref().map_or(end.offset, |active| active.base);
+        for (at, number) in numbers.iter().enumerate().rev().skip(1) {
+            if oldest <= start {
+                unreachable.extend(&numbers[..=at]);
+                break;
+            }
+            let segment = site.open_sealed(*number, oldest)?;
+            oldest = segment.base;
+            sealed.push_front(segment);
+        }
         let upkeep = Upkeep::new(end, unreachable);
         let (spare, next_number) = (None, end.segment + 1);
-        let (end, open) = (end.offset, BTreeMap::new());
+        let (start, end, open) = (oldest, end.offset, BTreeMap::new());
         Ok(Self { site, config, start, end, sealed, open, active, spare, next_number, upkeep })
     }
 }
@@ -72,11 +79,10 @@ impl<D: MapDisk> Site<D> {
         Ok(segments)
     }
 
-    /// A sealed segment, from its index or from itself. It reaches to where the next one begins.
-    fn open_sealed(&self, number: u64) -> Result<Sealed, Error> {
+    /// A sealed segment, from its index or from itself. It reaches to `behind`, where the next one begins.
+    fn open_sealed(&self, number: u64, behind: Offset) -> Result<Sealed, Error> {
         let (_, header) = self.open_segment(number)?;
-        let (_, next) = self.open_segment(number + 1)?;
-        let records = self.records_between(number, header.base, next.base)?;
+        let records = self.records_between(number, header.base, behind)?;
         let summary = match self.read_summary(number)? {
             Some((base, summary)) if base == header.base && summary.records == records => summary,
             _ => self.rebuild(number, header.base, records)?,

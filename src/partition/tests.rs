@@ -59,7 +59,7 @@ pub fn filter(types: &[u32]) -> TypeFilter {
 }
 
 pub fn open(dir: &Path, end: Option<End>) -> Partition<RealDisk> {
-    Partition::open(RealDisk, dir, IDENTITY, SMALL, end).unwrap()
+    Partition::open(RealDisk, dir, IDENTITY, SMALL, end, Offset(0)).unwrap()
 }
 
 pub fn append<D: MapDisk>(partition: &mut Partition<D>, record: &[u8]) -> Offset {

@@ -7,7 +7,7 @@ use std::panic;
 use std::sync::Once;
 
 /// Seeds within which a bug must be found.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 80;
 const STEPS: usize = 5000;
 
 thread_local! {

@@ -164,8 +164,7 @@ impl SimDisk {
     /// Turns every flipped bit back that was not written since. Says whether there was any.
     pub fn mend(&self) -> bool {
         let mut machine = self.machine();
-        let mended = machine.inodes.values_mut().filter_map(|inode| inode.mend().then_some(())).count();
-        mended > 0
+        machine.inodes.values_mut().filter_map(|inode| inode.mend().then_some(())).count() > 0
     }
 
     pub fn trace(&self) -> Trace {

@@ -70,6 +70,7 @@ impl Owner {
             Some(Apply::Record(bytes)) => {
                 let record = Record::read(bytes).expect("frames hold sound records");
                 let type_id = record.header().type_id;
+                // Without room it stays where it is until a job has brought some.
                 if let Ok(offset) = self.log.append(&record) {
                     history.check_stored(self.id, offset, &record);
                     self.inbox.pop_front();

@@ -64,7 +64,8 @@ pub fn start(disk: &SimDisk, random: &mut Random, history: &mut History) -> Resu
     let mut sequencer = recovered.into_sequencer();
     sequencer.checkpointed(safe);
     history.recovered(sequencer.tip().index);
-    let mut logs = open_logs(disk, ends.as_deref())?;
+    let starts: Vec<_> = (0..PARTITIONS).map(|number| state.start(PartitionId(number))).collect();
+    let mut logs = open_logs(disk, ends.as_deref(), &starts)?;
     for (header, body) in &frames {
         state.apply(header, body).expect("what was written applies");
         replay(body, &mut logs, history)?;
@@ -97,10 +98,7 @@ fn read_back(number: PartitionId, log: &mut Partition<SimDisk>, history: &Histor
         }
         match read.status {
             Status::More => {}
-            Status::AtEnd => {
-                assert_eq!(next, log.end(), "partition {number} ends early");
-                return Ok(());
-            }
+            Status::AtEnd => break,
             Status::Cold { job, .. } => {
                 let done =
                     job.expect("nobody else reads").run().map_err(|error| Refusal(error.to_string()))?;
@@ -108,14 +106,20 @@ fn read_back(number: PartitionId, log: &mut Partition<SimDisk>, history: &Histor
             }
         }
     }
+    assert_eq!(next, log.end(), "partition {number} ends early");
+    Ok(())
 }
 
-fn open_logs(disk: &SimDisk, ends: Option<&[PartitionEnd]>) -> Result<Vec<Partition<SimDisk>>, Refusal> {
+fn open_logs(
+    disk: &SimDisk,
+    ends: Option<&[PartitionEnd]>,
+    starts: &[Offset],
+) -> Result<Vec<Partition<SimDisk>>, Refusal> {
     let open = |number: u8| {
         let identity = Identity { cluster: CLUSTER.0, partition: PartitionId(number) };
-        let end = ends.map(|ends| ends[usize::from(number)]);
+        let (end, start) = (ends.map(|ends| ends[usize::from(number)]), starts[usize::from(number)]);
         let end = end.map(|PartitionEnd { offset, segment, position }| End { offset, segment, position });
-        Ok(Partition::open(disk.clone(), &partition_dir(number), identity, SEGMENTS, end)?)
+        Ok(Partition::open(disk.clone(), &partition_dir(number), identity, SEGMENTS, end, start)?)
     };
     disk.create_dir_durably(&Path::new(DATA).join("partitions"))?;
     (0..PARTITIONS).map(open).collect()

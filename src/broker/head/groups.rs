@@ -12,14 +12,20 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
+/// Groups of one client. They are never forgotten, so their number must have a bound.
+const GROUPS_PER_CLIENT_MAX: usize = 1000;
+
 /// Sessions that wait until the journal knows their group.
 pub(super) type Joining = HashMap<(ClientId, String), Vec<SessionId>>;
 
 impl Head {
     pub(super) fn join(self: &Rc<Self>, core: &Core, session: SessionId, client: ClientId, group: String) {
-        let known = self.group_id(client, &group);
-        if let Some(id) = known {
+        if let Some(id) = self.group_id(client, &group) {
             return self.join_known(core, session, id);
+        }
+        if self.groups_of(client) >= GROUPS_PER_CLIENT_MAX {
+            let reason = "the client has all the consumer groups it may have: use an existing one";
+            return core.post(session.core(), Message::Dismiss { session, reason });
         }
         match self.joining.borrow_mut().entry((client, group.clone())) {
             // Also when everybody who waited has left: the definition is on its way all the same.
@@ -29,6 +35,12 @@ impl Head {
                 self.propose(Own::DefineGroup { client, name: group });
             }
         }
+    }
+
+    /// Groups of a client that the journal knows or is about to know.
+    fn groups_of(&self, client: ClientId) -> usize {
+        let known = self.state.borrow().groups().filter(|(_, name)| name.client == client).count();
+        known + self.joining.borrow().keys().filter(|(of, _)| *of == client).count()
     }
 
     fn group_id(&self, client: ClientId, name: &str) -> Option<GroupId> {

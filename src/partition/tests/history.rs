@@ -57,7 +57,7 @@ impl Run {
     }
 
     fn open(disk: &HeapDisk, end: Option<End>) -> Partition<HeapDisk> {
-        Partition::open(disk.clone(), Path::new("p"), IDENTITY, SMALL, end).unwrap()
+        Partition::open(disk.clone(), Path::new("p"), IDENTITY, SMALL, end, Offset(0)).unwrap()
     }
 
     fn append(&mut self, n: usize) {

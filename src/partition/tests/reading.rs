@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 /// A partition in which type 7 comes once in `every` events.
 fn with_rare_type(disk: HeapDisk, events: u64, every: u64) -> Partition<HeapDisk> {
-    let mut partition = Partition::open(disk, Path::new("p"), IDENTITY, SMALL, None).unwrap();
+    let mut partition = Partition::open(disk, Path::new("p"), IDENTITY, SMALL, None, Offset(0)).unwrap();
     for n in 0..events {
         let type_id = if n % every == every - 1 { 7 } else { (n % 3) as u32 };
         append(&mut partition, &record_of(n, type_id, n, 200));

@@ -16,7 +16,7 @@ fn written() -> (tempfile::TempDir, End) {
 }
 
 fn refused(dir: &Path, end: End) -> Error {
-    Partition::open(RealDisk, dir, IDENTITY, SMALL, Some(end)).err().expect("refused")
+    Partition::open(RealDisk, dir, IDENTITY, SMALL, Some(end), id::Offset(0)).err().expect("refused")
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
@@ -158,7 +158,8 @@ fn files_of_another_cluster_partition_or_version_are_foreign() {
         (Identity { cluster: [1; 16], ..IDENTITY }, "it is of another cluster"),
         (Identity { partition: id::Partition(6), ..IDENTITY }, "it is of partition 5, expected 6"),
     ] {
-        let error = Partition::open(RealDisk, dir.path(), identity, SMALL, Some(end)).err().unwrap();
+        let error =
+            Partition::open(RealDisk, dir.path(), identity, SMALL, Some(end), id::Offset(0)).err().unwrap();
         assert!(matches!(&error, Error::Foreign { what, .. } if what == said), "{error}");
     }
     let path = path_of(dir.path(), 1, FileKind::Segment);

@@ -5,7 +5,7 @@ use super::*;
 use std::sync::atomic::Ordering;
 
 fn on_heap(disk: &HeapDisk) -> Partition<HeapDisk> {
-    Partition::open(disk.clone(), Path::new("p"), IDENTITY, SMALL, None).unwrap()
+    Partition::open(disk.clone(), Path::new("p"), IDENTITY, SMALL, None, Offset(0)).unwrap()
 }
 
 #[test]
