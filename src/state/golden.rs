@@ -12,6 +12,9 @@ use crate::journal::disk::RealDisk;
 use crate::journal::files::{FileHeader, FileNumber};
 use crate::journal::frame::{Frame, FrameHeader, FrameKind, Gap, HEADER_BYTES, frame_bytes};
 use crate::journal::{ClusterId, Mark};
+use crate::partition::Identity;
+use crate::partition::index::Index;
+use crate::partition::segment::SegmentHeader;
 
 const DOCUMENT: &str = include_str!("../../storage-format.md");
 const CLUSTER: ClusterId = ClusterId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -186,4 +189,25 @@ fn a_checkpoint_is_as_documented() {
     let loaded: checkpoint::Loaded = load(&RealDisk, dir.path(), &genesis).unwrap();
     assert_eq!(format!("{:?}", loaded.state.snapshot()), format!("{:?}", state.snapshot()));
     assert_eq!(loaded.ends, Some(ends));
+}
+
+#[test]
+fn a_segment_starts_as_documented() {
+    let identity = Identity { cluster: CLUSTER.0, partition: Partition(5) };
+    let header = SegmentHeader { identity, number: 0x1a, base: Offset(1000) };
+    assert_golden("segment", &header.encode());
+    let bytes = golden("segment").try_into().unwrap();
+    assert_eq!(SegmentHeader::decode(&bytes, &identity, 0x1a).unwrap(), header);
+}
+
+#[test]
+fn an_index_is_as_documented() {
+    let identity = Identity { cluster: CLUSTER.0, partition: Partition(5) };
+    let mut index = Index::default();
+    for (stride, type_id, time_ms) in [(16, 1, 1000), (24, 2, 1001), (32, 1, 1002)] {
+        index.push(stride, TypeId(type_id), time_ms);
+    }
+    assert_golden("index", &index.encode(&identity, 3, Offset(50)));
+    let (base, read) = Index::decode(&golden("index"), &identity, 3).unwrap();
+    assert_eq!((base, read.records(), read.data_end()), (Offset(50), 3, index.data_end()));
 }
