@@ -112,7 +112,7 @@ async def test_aiohttp_consumes_confirms_and_resumes(broker):
         ("", 1008, "unknown message"),
         ("👋", 1008, "unknown message"),
         (b"confirm:1", 1003, "text"),
-        ("x" * (MIB + 1), 1009, "1048576"),
+        ("x" * (MIB + 1), 1009, "262144"),
     ],
     ids=lambda value: repr(value)[:30] if isinstance(value, (str, bytes)) else None,
 )
