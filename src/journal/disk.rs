@@ -39,6 +39,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// An open file.
+#[allow(clippy::len_without_is_empty)] // Asking for the length may fail, and nobody asks for emptiness.
 pub trait DiskFile: Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf` from `pos`, or fails with `UnexpectedEof`.

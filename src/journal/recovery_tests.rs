@@ -258,3 +258,20 @@ fn a_half_made_file_is_removed_at_start() {
     assert_eq!(indices(dir.path(), &START), [1, 2]);
     assert!(!dir.path().join("00000002.new").exists());
 }
+
+#[test]
+fn after_a_restart_files_are_kept_for_as_long_as_an_older_checkpoint_needs_them() {
+    for covered in [0, 20] {
+        let dir = tempdir().unwrap();
+        let mut scribe = Scribe::new(dir.path());
+        scribe.commit_small(0, 20);
+        let after = if covered == 20 { scribe.sequencer.tip() } else { START };
+        scribe.commit_small(20, 20);
+        let (_, mut scribe) = Scribe::resume(dir.path(), &after).unwrap();
+        scribe.sequencer.checkpointed(FrameIndex(15));
+        scribe.commit_small(40, 40);
+        let kept = |number| FileNumber(number).path(dir.path()).exists();
+        assert!(kept(2) && kept(3), "checkpoint {covered}");
+        assert_eq!(kept(1), covered == 20, "a file that was not read counts as needed up to the checkpoint");
+    }
+}

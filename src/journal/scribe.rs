@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Small files, so that a few frames fill one.
 pub(crate) const LAYOUT: Layout = Layout { cluster: ClusterId([9; 16]), file_bytes: 16 * BLOCK as u64 };
 
+/// Index and body of each frame that was replayed.
+pub(crate) type Replayed = Vec<(FrameIndex, Vec<u8>)>;
+
 pub(crate) struct Scribe {
     pub dir: PathBuf,
     pub sequencer: Sequencer,
@@ -25,8 +28,8 @@ impl Scribe {
         Self::resume(dir, &Mark::default()).unwrap().1
     }
 
-    /// Recovers the journal in `dir`; also returns index and body of what would be replayed.
-    pub fn resume(dir: &Path, after: &Mark) -> Result<(Vec<(FrameIndex, Vec<u8>)>, Self), RecoveryError> {
+    /// Recovers the journal in `dir`; also returns what is replayed.
+    pub fn resume(dir: &Path, after: &Mark) -> Result<(Replayed, Self), RecoveryError> {
         let recovered = reopen(dir, after)?;
         let mut frames = Vec::new();
         let mut visit = |header: &FrameHeader, body: &[u8]| {

@@ -194,7 +194,10 @@ impl Life {
         while let Some(work) = self.sequencer.file_work(crate::journal::random_nonce) {
             match FileJob::new(&self.disk, &dir.join("journal"), work).run() {
                 Ok(done) => self.sequencer.file_done(done),
-                Err(FileJobError::Full(_)) => return Ok(self.sequencer.file_refused()),
+                Err(FileJobError::Full(_)) => {
+                    self.sequencer.file_refused();
+                    return Ok(());
+                }
                 Err(broken) => return Err(broken.into()),
             }
         }
