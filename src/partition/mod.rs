@@ -4,6 +4,16 @@
 //! a checkpoint's [`End`] and written again by replay. Nothing here makes an event durable before it is acknowledged, and nothing
 //! here is asked before the journal has committed.
 //!
+//! How the owner drives one:
+//!
+//! 1. At start, on plain threads: [`Partition::open`] with the checkpoint's end, [`Partition::append_blocking`] and [`Partition::expire`] for each frame after
+//!    it, then [`Partition::require`].
+//! 2. On its core: [`Partition::append`] per committed record, [`Waiters::appended`] per type; [`Partition::read`] for a reader, [`Waiters::park`] when it
+//!    is at the end. After each of them, and at a [`Partition::tick`], [`Partition::job`] until there is none.
+//! 3. Each [`Job`] runs on a helper thread; its outcome comes back to [`Partition::finish`] or [`Partition::failed`].
+//! 4. For a checkpoint: [`Partition::flush_job`] after the frame was applied; the checkpoint may be written when
+//!    [`Finished::Flushed`] came back from every partition.
+//!
 //! - [`segment`] and [`index`]: the two kinds of files, byte by byte.
 //! - `log`: append, expiry, counting. `read`: slices of mapped memory for readers. `upkeep` and `job`: what may block.
 //! - `recovery`: opening. `site`: the directory.

@@ -149,8 +149,11 @@ fn a_record_larger_than_a_segment_gets_one_of_its_own_size() {
     let large = record_of(10, 0, 5, 100_000);
     assert_eq!(append(&mut partition, &large), Offset(10));
     fill(&mut partition, 11, 80, 1);
+    assert!(partition.spare.is_some(), "a segment that was made ahead and is too small does not hinder");
+    let large = record_of(80, 0, 5, 50_000);
+    assert_eq!(append(&mut partition, &large), Offset(80));
     let events = read_all(&mut partition, Offset(5), &filter(&[0]), Budget { events: 3, bytes: 500 });
-    assert_eq!(events, expected(5, 80, 1, &[0]));
+    assert_eq!(events, expected(5, 81, 1, &[0]));
 }
 
 #[test]

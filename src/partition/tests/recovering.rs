@@ -37,6 +37,8 @@ fn what_the_checkpoint_knows_is_kept_and_the_rest_is_written_again() {
 fn opening_twice_is_the_same_as_once() {
     let (dir, end) = written();
     drop(open(dir.path(), Some(end)));
+    let bytes = fs::read(path_of(dir.path(), end.segment, FileKind::Segment)).unwrap();
+    assert_eq!(bytes[end.position as usize..][..8], [0; 8], "what was behind the end is cut off by a mark");
     let mut partition = open(dir.path(), Some(end));
     let events = read_all(&mut partition, Offset(0), &filter(&[1]), ALL);
     assert_eq!(events, expected(0, 200, 3, &[1]));
