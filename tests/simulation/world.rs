@@ -23,7 +23,9 @@ const TYPES: [&str; 3] = ["Common", "Rare", "Unrepeated"];
 const UNREPEATED: (TypeId, u32) = (TypeId(3), 30);
 const KEYS: u64 = 7;
 const CONSUMERS_MAX: usize = 7;
-const DISK_BYTES: u64 = 4 << 20;
+const DISK_BYTES: u64 = 8 << 20;
+/// Producers are turned away above this: a start must have room to replay the journal.
+const DISK_BYTES_FOR_INTAKE: u64 = 6 << 20;
 /// Steps after which a run that was left in peace must have delivered everything.
 const PEACE_STEPS: usize = 60_000;
 
@@ -158,7 +160,8 @@ impl World {
 
     /// A producer sends a request of one or several events; sometimes the same events again.
     fn produce(&mut self) {
-        if !self.is_defined() || self.peace || self.broker.queue.len() > 40 {
+        let full = self.broker.queue.len() > 40 || self.disk.used() > DISK_BYTES_FOR_INTAKE;
+        if !self.is_defined() || self.peace || full {
             return;
         }
         let numbers: Vec<Number> = match self.random.chance(1, 5) {
