@@ -52,6 +52,7 @@ impl Store {
             tracing::warn!(checkpoint = name, "a damaged checkpoint was set aside; an older one is used");
         }
         let mut state = checkpoint.state;
+        RealDisk.create_dir_durably(&dir.join("partitions")).map_err(in_dir(dir))?;
         let mut logs = open_logs(settings, &genesis, &state, checkpoint.ends)?;
         let recovered = open_journal(settings, &genesis, &state)?;
         let replayed = recovered.unapplied();
