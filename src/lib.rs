@@ -33,7 +33,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`rt`] | the only module that knows glommio: executors, queues between cores, sockets, deadlines, helper threads |
-//! | [`net`] | connections: admission and spread over cores, TLS by hand, the HTTP/1.1 loop |
+//! | [`net`] | connections: TLS by hand, the HTTP/1.1 loop |
 //! | [`http`], [`ws`] | the protocols, sans-IO |
 //! | [`api`] | the public interface: endpoints, and the task that serves a WebSocket consumer |
 //! | [`auth`] | from a certificate to a registered client |

@@ -104,6 +104,7 @@ fn problem(rejection: &Rejection) -> Problem {
     };
     let mut problem = Problem::new(Status(rejection.status.code()), detail);
     problem.errors = rejection.errors.iter().map(error).collect();
+    problem.errors_left_out = rejection.more;
     problem
 }
 

@@ -4,9 +4,6 @@ use super::{Headers, Response, Status, accept};
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Errors written out in one answer. A batch can hold thousands of events with the same mistake.
-const ERRORS_MAX: usize = 100;
-
 /// Why a request failed, for the developer of the client that sent it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
@@ -15,6 +12,8 @@ pub struct Problem {
     pub detail: String,
     /// The events that failed, when the request was about events.
     pub errors: Vec<ProblemError>,
+    /// Failing events that are not in `errors`.
+    pub errors_left_out: usize,
     /// Header fields that the status asks for: `Retry-After`, `Allow`, `Upgrade`.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -55,7 +54,7 @@ struct Details<'a> {
 impl Problem {
     /// A problem that is about no event in particular.
     pub fn new(status: Status, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Self { status, detail: detail.into(), errors: Vec::new(), errors_left_out: 0, headers: Vec::new() }
     }
 
     /// Adds a header field to the answer.
@@ -81,7 +80,7 @@ impl Problem {
     /// The detail, then one line for each failing event.
     pub fn to_text(&self) -> String {
         let mut text = self.detail.clone();
-        for error in self.errors.iter().take(ERRORS_MAX) {
+        for error in &self.errors {
             text.push('\n');
             error.write_line(&mut text);
         }
@@ -96,14 +95,14 @@ impl Problem {
             title: self.status.reason(),
             status: self.status.0,
             detail: &self.detail,
-            errors: &self.errors[..self.errors.len().min(ERRORS_MAX)],
+            errors: &self.errors,
             errors_left_out: self.left_out(),
         };
         serde_json::to_vec(&details).expect("strings and numbers are always JSON")
     }
 
     fn left_out(&self) -> Option<usize> {
-        self.errors.len().checked_sub(ERRORS_MAX).filter(|&count| count > 0)
+        Some(self.errors_left_out).filter(|&count| count > 0)
     }
 }
 
@@ -176,16 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_cut_and_says_so() {
-        let problem = batch(ERRORS_MAX + 3);
+    fn a_list_that_was_cut_says_so() {
+        let problem = Problem { errors_left_out: 3, ..batch(5) };
         assert!(problem.to_text().ends_with("\nand 3 more"));
-        assert_eq!(problem.to_text().lines().count(), ERRORS_MAX + 2);
+        assert_eq!(problem.to_text().lines().count(), 5 + 2);
         let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
-        assert_eq!(
-            (json["errors"].as_array().unwrap().len(), &json["errors_left_out"]),
-            (ERRORS_MAX, &3.into())
-        );
-        assert!(!batch(ERRORS_MAX).to_text().contains("more"));
+        assert_eq!((json["errors"].as_array().unwrap().len(), &json["errors_left_out"]), (5, &3.into()));
+        assert!(!batch(5).to_text().contains("more"));
     }
 
     #[test]

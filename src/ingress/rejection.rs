@@ -3,8 +3,9 @@
 use crate::event::attributes::AttributeError;
 use std::fmt;
 
-/// Errors that a rejection spells out. The rest is only counted, so that a megabyte of nonsense costs no more.
-pub const ERRORS_MAX: usize = 1000;
+/// Errors that a rejection spells out: more than a request of 1 MiB can hold events with the attributes they need. The rest
+/// is only counted, so that a megabyte of nonsense costs no more.
+pub const ERRORS_MAX: usize = 16_384;
 
 /// What kind of fault it is, most important first: a request with several kinds gets the status of the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -2,6 +2,7 @@
 //!
 //! Received and sent bytes pass through one pair of buffers per core, so an idle connection holds only what rustls itself needs.
 
+use crate::rt::buffers::{BUFFER_BYTES, Buffers};
 use crate::rt::deadline::{Deadline, Deadlines};
 use crate::rt::socket::{Accepted, Stream};
 use rustls::pki_types::CertificateDer;
@@ -15,21 +16,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-/// Size of each of the two buffers.
-const BUFFER_BYTES: usize = 128 << 10;
-
-/// Buffers that all connections of a core use in turn: one borrow never outlives one poll.
-pub struct Buffers {
-    receive: RefCell<Vec<u8>>,
-    send: RefCell<Vec<u8>>,
-}
-
-impl Default for Buffers {
-    fn default() -> Self {
-        Self { receive: vec![0; BUFFER_BYTES].into(), send: Vec::with_capacity(BUFFER_BYTES).into() }
-    }
-}
 
 /// An open connection.
 pub struct Connection {

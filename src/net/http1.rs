@@ -76,7 +76,7 @@ impl Http1 {
                 Ok(Step::Complete(request, exchange)) => return self.answer(request, exchange).await,
                 Err(error) => {
                     let response = Response::text(error.status(), error.to_string()).closing();
-                    return self.respond(Exchange::refused(), &response).await;
+                    return self.respond(Exchange::refused(), response).await;
                 }
             }
         }
@@ -106,7 +106,7 @@ impl Http1 {
                     "the request did not arrive within {:?}",
                     self.core.config.server.request_timeout
                 );
-                self.respond(Exchange::refused(), &Response::text(Status::REQUEST_TIMEOUT, text).closing())
+                self.respond(Exchange::refused(), Response::text(Status::REQUEST_TIMEOUT, text).closing())
                     .await
                     .map(Some)
             }
@@ -129,7 +129,7 @@ impl Http1 {
                     let _ = self.parser.drop_body(0);
                     let _ = self.parser.advance(&mut &[][..]);
                 }
-                return self.respond(exchange, &response).await.map(Some);
+                return self.respond(exchange, response).await.map(Some);
             }
         };
         let expected = match framing {
@@ -138,7 +138,7 @@ impl Http1 {
                 let error = Error::BodyTooLarge(bytes_max);
                 let problem = Problem::new(error.status(), error.to_string());
                 let response = problem.respond_to(&head.request.headers).closing();
-                return self.respond(exchange, &response).await.map(Some);
+                return self.respond(exchange, response).await.map(Some);
             }
             Framing::Length(length) => length as usize,
             Framing::Chunked => bytes_max,
@@ -159,16 +159,19 @@ impl Http1 {
         match outcome {
             Outcome::Response(response) => {
                 drop(request);
-                self.respond(exchange, &response).await
+                self.respond(exchange, response).await
             }
-            Outcome::Upgrade(response, upgrade) => match self.respond(exchange, &response).await? {
+            Outcome::Upgrade(response, upgrade) => match self.respond(exchange, response).await? {
                 Next::Go => Ok(Next::Upgrade(upgrade)),
                 other => Ok(other),
             },
         }
     }
 
-    async fn respond(&mut self, exchange: Exchange, response: &Response) -> io::Result<Next> {
+    async fn respond(&mut self, exchange: Exchange, mut response: Response) -> io::Result<Next> {
+        let switches = response.status == Status::SWITCHING_PROTOCOLS;
+        // The client must not send another request that nobody will read.
+        response.close |= self.core.is_stopping() && !switches;
         let numbers = &self.core.metrics.numbers;
         numbers.requests.add(1);
         numbers.requests_failed.add(u64::from(response.status.0 >= 400));
@@ -176,12 +179,11 @@ impl Http1 {
         {
             let mut out = self.core.scratch.borrow_mut();
             out.clear();
-            exchange.encode(response, &mut self.core.date.borrow_mut(), self.core.now_ms() / 1000, &mut out);
+            exchange.encode(&response, &mut self.core.date.borrow_mut(), self.core.now_ms() / 1000, &mut out);
             self.connection.queue(&out)?;
         }
         self.connection.flush().await?;
         self.connection.deadline().lift();
-        let stays = exchange.keeps_alive(response) || response.status == Status::SWITCHING_PROTOCOLS;
-        Ok(if stays && !self.core.is_stopping() { Next::Go } else { Next::Close })
+        Ok(if exchange.keeps_alive(&response) || switches { Next::Go } else { Next::Close })
     }
 }

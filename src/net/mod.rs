@@ -1,5 +1,4 @@
-//! Connections: who may connect and to which core they go, and TLS by hand over the runtime's sockets.
+//! Connections: TLS by hand over the runtime's sockets, and the HTTP/1.1 loop.
 
 pub mod connection;
 pub mod http1;
-pub mod reception;

@@ -11,6 +11,7 @@
 //! * Blocking work runs on threads of [`blocking`], never on an executor.
 
 pub mod blocking;
+pub mod buffers;
 pub mod bus;
 pub mod deadline;
 pub mod executor;

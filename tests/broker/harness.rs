@@ -140,6 +140,11 @@ impl Broker {
     /// Asks the process to stop and waits for its end.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.wait_for_end()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the broker runs");
         wait_for("the broker's end", || process.child.try_wait().expect("the process can be waited for"))
     }

@@ -124,3 +124,20 @@ fn an_event_larger_than_64_kib_as_delivered_is_refused_and_one_just_below_arrive
     let longest_offset = "18446744073709551615".len() - 1;
     assert_eq!(delivery.text().len() + longest_offset, 65_536, "data of {largest} bytes");
 }
+
+#[test]
+fn every_failing_event_of_a_large_batch_is_listed() {
+    let broker = Broker::start();
+    let batch: Vec<_> =
+        (0..2000).map(|n| record(&n.to_string(), n).replace("\"number\":", "\"numbre\":")).collect();
+    let body = format!("[{}]", batch.join(","));
+    let accept = [("Accept", "application/problem+json")];
+    let answer = broker
+        .connect("demo")
+        .post("/ce/produce/events", "application/cloudevents-batch+json", &accept, body.as_bytes())
+        .unwrap();
+    let problem: serde_json::Value = serde_json::from_str(&expect(&answer, 422)).unwrap();
+    let listed: Vec<_> =
+        problem["errors"].as_array().unwrap().iter().map(|error| error["event"].as_u64().unwrap()).collect();
+    assert_eq!(listed, (0..2000).collect::<Vec<_>>());
+}

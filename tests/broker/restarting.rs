@@ -1,6 +1,8 @@
 //! The life of the process: stop, crash, restart, other cores, a directory in use.
 
 use crate::harness::{Broker, closed, expect, keyed, next_ids, post_batch, post_event, record};
+use nistru::client::Stream;
+use std::io::{Read, Write};
 use std::process::Command;
 
 #[test]
@@ -14,6 +16,32 @@ fn stopping_closes_sessions_with_1012_and_exits_0() {
         status
     });
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_request_under_way_is_finished_and_no_new_one_begun_when_the_broker_stops() {
+    let mut broker = Broker::start();
+    let event = record("under way", 1);
+    let (head, rest) = event.split_at(10);
+    let mut stream = Stream::open(&broker.endpoint("demo")).unwrap();
+    write!(
+        stream,
+        "POST /ce/produce/event HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/cloudevents+json\r\nContent-Length: {}\r\n\r\n{head}",
+        event.len()
+    )
+    .unwrap();
+    stream.flush().unwrap();
+    // Requests are read in the order of the connections, so the first one's head is there when the second is answered.
+    expect(&broker.connect("demo").get("/none", &[]).unwrap(), 404);
+    broker.signal("TERM");
+    broker.wait_for_log("stopping");
+    stream.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 202 ") && answer.contains("Connection: close"), "{answer}");
+    assert!(broker.wait_for_end().success());
+    broker.launch();
+    assert_eq!(next_ids(&mut broker.consume("demo", "g"), 1), ["under way"]);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //!
 //! In reading order: [`queue`] gathers what is to be journalled, [`rounds`] writes it frame by frame, [`groups`] assigns
 //! partitions, [`checkpoints`] and [`retention`] keep the disk from growing, [`space`] stops intake before it is full,
-//! [`reload`] brings in registries, [`gather`] collects metrics, [`stopping`] ends in good order.
+//! [`reload`] brings in registries, [`gather`] collects metrics, [`reception`] admits connections and
+//! spreads them over the cores, [`stopping`] ends in good order.
 
 mod checkpoints;
 mod gather;
 mod groups;
 mod queue;
+mod reception;
 mod reload;
 mod retention;
 mod rounds;
@@ -24,7 +26,6 @@ use crate::delivery::coordinator::Coordinator;
 use crate::id::FrameIndex;
 use crate::journal::ClusterId;
 use crate::journal::sequencer::Sequencer;
-use crate::net::reception::{Limits, Reception};
 use crate::rt::blocking::Pool;
 use crate::rt::notify::Notify;
 use crate::state::State;
@@ -34,6 +35,7 @@ use checkpoints::Checkpoints;
 use gather::Gatherings;
 use groups::Joining;
 use queue::Queue;
+use reception::{Limits, Reception};
 use retention::Losses;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

@@ -100,7 +100,7 @@ fn a_megabyte_of_nonsense_is_counted_but_not_spelt_out() {
         (rejection.errors.len(), rejection.more),
         (rejection::ERRORS_MAX, 300_000 - rejection::ERRORS_MAX)
     );
-    assert!(rejection.to_string().ends_with("and 299000 more errors"));
+    assert!(rejection.to_string().ends_with("and 283616 more errors"));
     let long = any_event(&"x".repeat(60_000), r#","time":"x""#);
     assert!(world.batch(array(&[long])).unwrap_err().to_string().len() < 1000);
 }
