@@ -1,5 +1,6 @@
 //! What the broker needs of the machine, checked before anything else so that the answer is one clear line.
 
+use crate::partition::map::page_bytes;
 use crate::rt::executor::LOCKED_BYTES_PER_EXECUTOR;
 use std::io;
 
@@ -12,6 +13,7 @@ const OLDEST_KERNEL: (u32, u32, u32) = (5, 14, 0);
 pub fn check(cores: usize) -> Result<(), String> {
     check_kernel(&read("/proc/sys/kernel/osrelease")?)?;
     check_io_uring(read("/proc/sys/kernel/io_uring_disabled").unwrap_or_default().trim())?;
+    check_mincore()?;
     check_locked_memory(
         cores,
         locked_memory_limit().map_err(|e| format!("RLIMIT_MEMLOCK cannot be read: {e}"))?,
@@ -89,6 +91,19 @@ fn locked_memory_limit() -> io::Result<u64> {
     }
 }
 
+/// Reads of segments ask which pages are in memory; where a sandbox forbids the question, every page would count as cold.
+fn check_mincore() -> Result<(), String> {
+    let page = page_bytes();
+    let memory = vec![0u8; 2 * page];
+    let start = memory.as_ptr().align_offset(page);
+    let mut resident = 0u8;
+    // SAFETY: a whole page from its start on lies within `memory`, and `resident` has the one byte for it.
+    match unsafe { libc::mincore(memory.as_ptr().add(start).cast_mut().cast(), page, &mut resident) } {
+        0 => Ok(()),
+        _ => Err(format!("the system call mincore is not allowed here: {}", io::Error::last_os_error())),
+    }
+}
+
 /// Raises the soft limit on open files to the hard one: every connection is one.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -121,6 +136,11 @@ mod tests {
         assert!(check_locked_memory(16, 8 << 20).is_ok());
         let error = check_locked_memory(2, 64 << 10).unwrap_err();
         assert!(error.contains("1024 KiB") && error.contains("64 KiB"), "{error}");
+    }
+
+    #[test]
+    fn this_machine_tells_which_pages_are_in_memory() {
+        assert_eq!(check_mincore(), Ok(()));
     }
 
     #[test]

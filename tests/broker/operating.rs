@@ -123,3 +123,15 @@ fn a_plain_user_with_little_locked_memory_can_run_the_broker() {
     child.wait().unwrap();
     assert!(serving, "{last}");
 }
+
+/// System calls that the broker makes and that a unit's usual groups leave out.
+#[test]
+fn the_unit_allows_the_system_calls_that_are_not_in_its_groups() {
+    let unit = std::fs::read_to_string("systemd/nistru.service").unwrap();
+    let allowed = |call: &str| {
+        unit.lines().filter(|line| line.starts_with("SystemCallFilter=")).any(|line| line.contains(call))
+    };
+    for call in ["io_uring_enter", "mincore", "sched_setaffinity"] {
+        assert!(allowed(call), "{call}");
+    }
+}
