@@ -288,6 +288,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited too long for {what}");
+        // Between two looks at a condition that another process fulfils and nobody signals.
         std::thread::sleep(Duration::from_millis(10));
     }
 }
