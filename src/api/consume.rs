@@ -35,7 +35,7 @@ struct Consumer {
     wanted: Upgrade,
     codec: Codec,
     session: Session<Slice>,
-    /// `None` for a session without ordinary events, which no group needs to know of.
+    /// `None` once the session has left its group.
     membership: Option<Membership>,
     types: TypeFilter,
     /// Received and not read yet.

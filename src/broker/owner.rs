@@ -240,7 +240,8 @@ impl Core {
         let kind = job.kind();
         match self.pool.run(move || job.run()).await {
             Ok(done) => Some(self.owner.with(partition, |owned| owned.log.finish(done))),
-            Err(failed) if kind == JobKind::Flush => {
+            // A sync that failed is never tried again, whichever job it was part of: sealing a segment syncs it too.
+            Err(failed) if kind == JobKind::Flush || failed.error.is_fatal() => {
                 abort(&format!("partition {partition} cannot be made durable: {}", failed.error))
             }
             Err(failed) => {

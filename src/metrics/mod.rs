@@ -80,7 +80,6 @@ numbers! {
     journal_rounds: Counter, "Journal frames written and synced";
     journal_bytes: Counter, "Bytes written to the journal, padding included";
     checkpoints: Counter, "Checkpoints written";
-    log_replayed_frames: Gauge, "Journal frames replayed at the last start";
 }
 
 /// Distributions that one core records.
