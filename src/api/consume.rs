@@ -1,4 +1,5 @@
-//! A WebSocket consumer: one task that moves notices, the client's messages and events between socket and session.
+//! A WebSocket consumer: one task that moves notices, the client's messages and events between its transport and its
+//! session.
 
 use super::{Peer, Upgrade};
 use crate::auth;
@@ -6,10 +7,9 @@ use crate::broker::message::{Fetch, HEAD, Message};
 use crate::broker::sessions::{Membership, Notice};
 use crate::broker::{Core, Slice};
 use crate::delivery::session::{Effect, Limits, Session};
-use crate::net::connection::Connection;
 use crate::partition::TypeFilter;
 use crate::rt;
-use crate::ws::{Close, Codec, Incoming, close, frame};
+use crate::ws::{Close, Codec, Incoming, Transport, close, frame};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -18,19 +18,19 @@ use std::time::Duration;
 
 /// Largest message a client may send. Confirms are short; a reported event is as long as an event.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
-/// Bytes of events that are framed and encrypted before the socket is asked to take them.
+/// Bytes of events that are framed and encrypted before the transport is asked to take them.
 const SEND_BYTES: usize = 64 << 10;
 /// Bytes asked for in one fetch.
 const FETCH_BYTES: usize = 64 << 10;
 /// Rounds of work before other tasks of the core get their turn.
 const ROUNDS_MAX: usize = 16;
-/// How long a connection that is being closed may take.
+/// How long a transport that is being closed may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The state of one consumer's connection.
-struct Consumer {
+/// The state of one consumer.
+struct Consumer<T> {
     core: Rc<Core>,
-    connection: Connection,
+    transport: T,
     peer: Peer,
     wanted: Upgrade,
     codec: Codec,
@@ -50,13 +50,13 @@ struct Consumer {
 enum Pause {
     /// Others should have their turn.
     Breathe,
-    /// The connection is over.
+    /// The transport is over.
     End,
 }
 
 /// Serves the consumer until either side ends. `input` is what came behind the handshake.
-pub async fn run(core: Rc<Core>, connection: Connection, peer: Peer, wanted: Upgrade, input: Vec<u8>) {
-    let mut consumer = Consumer::new(core, connection, peer, wanted, input);
+pub async fn run(core: Rc<Core>, transport: impl Transport, peer: Peer, wanted: Upgrade, input: Vec<u8>) {
+    let mut consumer = Consumer::new(core, transport, peer, wanted, input);
     consumer.start();
     while let Pause::Breathe = poll_fn(|cx| consumer.poll(cx)).await {
         rt::breathe().await;
@@ -64,8 +64,8 @@ pub async fn run(core: Rc<Core>, connection: Connection, peer: Peer, wanted: Upg
     consumer.end().await;
 }
 
-impl Consumer {
-    fn new(core: Rc<Core>, connection: Connection, peer: Peer, wanted: Upgrade, input: Vec<u8>) -> Self {
+impl<T: Transport> Consumer<T> {
+    fn new(core: Rc<Core>, transport: T, peer: Peer, wanted: Upgrade, input: Vec<u8>) -> Self {
         let settings = &core.config.delivery;
         let limits = Limits {
             window_events: settings.window_events,
@@ -76,7 +76,7 @@ impl Consumer {
         let now_ms = core.uptime_ms();
         let codec = Codec::new(MESSAGE_BYTES_MAX, now_ms);
         Self {
-            connection,
+            transport,
             peer,
             wanted,
             codec,
@@ -91,7 +91,7 @@ impl Consumer {
     }
 
     fn start(&mut self) {
-        self.connection.deadline().lift();
+        self.transport.lift();
         self.membership =
             Some(self.core.join(self.wanted.client, self.wanted.events.then_some(&self.wanted.group)));
         if let Err(close) = self.look_up_rights() {
@@ -109,7 +109,7 @@ impl Consumer {
             let Ok(heard) = self.receive(cx) else { return Poll::Ready(Pause::End) };
             self.pass_on_effects();
             let Ok(sent) = self.send(cx) else { return Poll::Ready(Pause::End) };
-            if self.codec.is_closed() && !self.connection.has_queued() {
+            if self.codec.is_closed() && !self.transport.has_queued() {
                 return Poll::Ready(Pause::End);
             }
             if !(noticed || heard || sent) && self.mailbox_is_empty(cx) {
@@ -197,9 +197,9 @@ impl Consumer {
         }
     }
 
-    /// Reads from the socket once. An error means that the connection is over.
+    /// Reads from the transport once. An error means that it is over.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        match self.connection.poll_receive(cx, &mut self.input) {
+        match self.transport.poll_receive(cx, &mut self.input) {
             Poll::Pending => Ok(false),
             Poll::Ready(received) => {
                 if received? == 0 {
@@ -272,9 +272,9 @@ impl Consumer {
         }
     }
 
-    /// Sends what is queued, then as many events as the socket takes at once. An error means that the connection is over.
+    /// Sends what is queued, then as many events as it takes at once. An error means that the transport is over.
     fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let Poll::Ready(()) = self.connection.poll_flush(cx)? else { return Ok(false) };
+        let Poll::Ready(()) = self.transport.poll_flush(cx)? else { return Ok(false) };
         if !self.codec.can_send() {
             return Ok(false);
         }
@@ -293,7 +293,7 @@ impl Consumer {
         }
         core.metrics.numbers.events_delivered.add(events);
         core.metrics.numbers.bytes_delivered.add(out.len() as u64);
-        self.connection.queue(&out)?;
+        self.transport.queue(&out)?;
         Ok(true)
     }
 
@@ -303,7 +303,7 @@ impl Consumer {
         let mut bye = Vec::new();
         codec.close(close, &mut bye);
         self.queue(&bye);
-        self.connection.deadline().limit(FAREWELL);
+        self.transport.limit(FAREWELL);
     }
 
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -312,10 +312,10 @@ impl Consumer {
         self.queue(&bytes);
     }
 
-    /// Queues frames for the socket. A TLS session that takes no more has failed, which the next poll finds out.
+    /// Queues frames for the client. A transport that takes no more has failed, which the next poll finds out.
     fn queue(&mut self, frames: &[u8]) {
         if !frames.is_empty() {
-            drop(self.connection.queue(frames));
+            drop(self.transport.queue(frames));
         }
     }
 
@@ -327,6 +327,6 @@ impl Consumer {
         }
         // The group gets the partitions at once; the farewell can take its time.
         self.membership = None;
-        self.connection.close(FAREWELL).await;
+        self.transport.close(FAREWELL).await;
     }
 }

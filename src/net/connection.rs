@@ -5,6 +5,7 @@
 use crate::rt::buffers::{BUFFER_BYTES, Buffers};
 use crate::rt::deadline::{Deadline, Deadlines};
 use crate::rt::socket::{Accepted, Stream};
+use crate::ws::Transport;
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
 use std::cell::RefCell;
@@ -85,18 +86,6 @@ impl Connection {
         self.tls.alpn_protocol()
     }
 
-    /// Appends received plain bytes to `into`; 0 means that the client sends no more.
-    pub fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        let before = into.len();
-        into.append(&mut self.early);
-        while into.len() == before {
-            if ready!(self.poll_receive_some(cx, into))? == 0 {
-                break;
-            }
-        }
-        Poll::Ready(Ok(into.len() - before))
-    }
-
     /// Reads once from the socket and decrypts; gives the number of *encrypted* bytes, 0 at the end.
     fn poll_receive_some(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffers.receive.borrow_mut();
@@ -114,18 +103,34 @@ impl Connection {
         Poll::Ready(Ok(received))
     }
 
-    /// Encrypts `plain` and queues it. Callers flush before they queue more than they would want to hold in memory.
-    pub fn queue(&mut self, plain: &[u8]) -> io::Result<()> {
+    /// Waits until everything queued has been handed to the kernel.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+}
+
+impl Transport for Connection {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        into.append(&mut self.early);
+        while into.len() == before {
+            if ready!(self.poll_receive_some(cx, into))? == 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(into.len() - before))
+    }
+
+    /// Encrypts `plain` and queues it.
+    fn queue(&mut self, plain: &[u8]) -> io::Result<()> {
         self.tls.writer().write_all(plain)
     }
 
-    /// Whether encrypted bytes wait to be sent.
-    pub fn has_queued(&self) -> bool {
+    fn has_queued(&self) -> bool {
         self.tls.wants_write()
     }
 
-    /// Ready when everything queued has been handed to the kernel.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.wants_write() {
             let mut socket = Gather { stream: &mut self.stream, cx, buffer: &self.buffers.send };
             match self.tls.write_tls(&mut socket) {
@@ -138,14 +143,17 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until everything queued has been handed to the kernel.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_flush(cx)).await
+    fn limit(&self, after: Duration) {
+        self.deadline.limit(after);
     }
 
-    /// Says goodbye and waits until the client has closed too or `limit` has passed, so that the last bytes sent are not
-    /// lost to a reset when the client still has unread data under way.
-    pub async fn close(mut self, limit: Duration) {
+    fn lift(&self) {
+        self.deadline.lift();
+    }
+
+    /// Says goodbye and waits until the client has closed too, so that the last bytes sent are not lost to a reset when the
+    /// client still has unread data under way.
+    async fn close(mut self, limit: Duration) {
         self.deadline.limit(limit);
         self.tls.send_close_notify();
         let said = match self.flush().await {

@@ -6,6 +6,7 @@ use crate::broker::Core;
 use crate::broker::budget::Permit;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
 use crate::http::{Problem, Request, Response, Status};
+use crate::ws::Transport;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
