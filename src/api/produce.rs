@@ -1,4 +1,5 @@
-//! The three produce endpoints: authorise, validate, store, answer 202.
+//! The three produce endpoints: authorise, validate, store, answer 202. With `?validate=only` nothing is stored and the answer
+//! to what could be is 204.
 
 use super::not_a;
 use crate::broker::Core;
@@ -14,6 +15,14 @@ use crate::registry::model::Client;
 use crate::rt;
 use std::time::Instant;
 
+/// What a produce request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Store,
+    /// A dry run: tell what would come of storing.
+    Check,
+}
+
 /// Stores the events of `request`, all or nothing.
 pub(super) async fn produce(
     core: &Core,
@@ -23,8 +32,11 @@ pub(super) async fn produce(
     request: &Request,
 ) -> Result<Response, Problem> {
     let started = Instant::now();
-    check_query(request)?;
+    let purpose = purpose(request.query.as_deref().unwrap_or_default())?;
     let block = admit(core, live, client, form, request).await?;
+    if purpose == Purpose::Check {
+        return Ok(Response::new(Status::NO_CONTENT));
+    }
     let (events, bytes) = (u64::from(block.count), block.bytes.len() as u64);
     if events > 0 {
         let receipt = core.store(block).await.map_err(|refusal| refused(core, refusal))?;
@@ -37,9 +49,15 @@ pub(super) async fn produce(
     Ok(Response::new(Status::ACCEPTED))
 }
 
-fn check_query(request: &Request) -> Result<(), Problem> {
-    let query = Query::parse(request.query.as_deref().unwrap_or_default());
-    query.and_then(|query| query.only(&[])).map_err(|e| Problem::new(Status::BAD_REQUEST, e.to_string()))
+fn purpose(query: &str) -> Result<Purpose, Problem> {
+    let bad = |text: String| Problem::new(Status::BAD_REQUEST, text);
+    let query = Query::parse(query).map_err(|e| bad(e.to_string()))?;
+    query.only(&["validate"]).map_err(|e| bad(e.to_string()))?;
+    match query.get("validate") {
+        None => Ok(Purpose::Store),
+        Some("only") => Ok(Purpose::Check),
+        Some(_) => Err(bad("query parameter \"validate\" must be only".into())),
+    }
 }
 
 /// Turns the request into records, or tells everything that is wrong with it.
@@ -124,5 +142,23 @@ fn error(error: &EventError) -> ProblemError {
         pointer,
         status: fault.status.code(),
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_word_only_makes_a_dry_run() {
+        assert_eq!(purpose(""), Ok(Purpose::Store));
+        assert_eq!(purpose("validate=only"), Ok(Purpose::Check));
+        for query in
+            ["validate=", "validate", "validate=Only", "validate=true", "validate=only&validate=only"]
+        {
+            assert_eq!(purpose(query).map_err(|p| p.status), Err(Status::BAD_REQUEST), "{query}");
+        }
+        let unknown = purpose("validat=only").unwrap_err();
+        assert!(unknown.detail.contains("validat"), "{}", unknown.detail);
     }
 }

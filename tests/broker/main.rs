@@ -2,6 +2,7 @@
 
 mod commands;
 mod consuming;
+mod dry_run;
 mod fairness;
 mod harness;
 mod operating;
