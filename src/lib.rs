@@ -43,6 +43,7 @@
 //! | [`partition`] | segments, indexes, reading, retention |
 //! | [`delivery`] | groups, sessions, windows of unconfirmed events; pure |
 //! | [`registry`], [`config`] | clients, event types, schemas; `nistru.toml` |
+//! | [`outgoing`] | requests that the broker makes of other services |
 //! | [`metrics`], [`log`] | what operators see |
 //! | [`server`], [`cli`], [`dev`] | putting a broker together; the commands; the development directory |
 //! | [`client`] | a blocking client, for the commands, the load generator and the tests |
@@ -86,6 +87,7 @@ pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod outgoing;
 pub mod partition;
 pub mod registry;
 pub mod rt;

@@ -7,7 +7,7 @@
 mod server;
 mod verifier;
 
-pub use server::ServerTls;
+pub use server::{ServerTls, valid_at};
 pub use verifier::{CertificateProblem, Verifier};
 
 use crate::registry::model::{CertificateKey, Client, Registry};

@@ -120,7 +120,7 @@ fn note<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T>
 }
 
 /// That `certificate`, the first of `file`, is valid at `now`.
-pub(super) fn valid_at(file: &Path, certificate: &[u8], now: UnixTime) -> Result<(), Problem> {
+pub fn valid_at(file: &Path, certificate: &[u8], now: UnixTime) -> Result<(), Problem> {
     let wrong = |message: String| Err(Problem::of_file(file, message));
     if let Err(reason) = CertificateKey::of_der(certificate) {
         return wrong(reason);

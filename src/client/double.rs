@@ -58,7 +58,9 @@ pub(crate) fn read_request(peer: &mut Peer) -> (String, Vec<u8>) {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap_or("0");
+    let is_length = |name: &str| name.eq_ignore_ascii_case("Content-Length");
+    let length = head.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| is_length(name));
+    let length = length.map_or("0", |(_, length)| length);
     let mut body = vec![0; length.parse().unwrap()];
     peer.read_exact(&mut body).unwrap();
     (head, body)

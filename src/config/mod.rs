@@ -8,6 +8,7 @@ pub mod document;
 mod file;
 pub mod pem;
 mod problem;
+pub mod service;
 pub mod units;
 
 pub use problem::{Place, Problem};
