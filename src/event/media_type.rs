@@ -9,7 +9,8 @@ pub struct MediaType<'a> {
 }
 
 impl<'a> MediaType<'a> {
-    /// Reads `type/subtype; name=value; …`. A repeated `charset` is refused, as readers differ about which one counts.
+    /// Reads `type/subtype; name=value; …`, where parameters may be empty (RFC 9110, 5.6.6). A repeated `charset` is refused,
+    /// as readers differ about which one counts.
     pub fn read(text: &'a str) -> Option<Self> {
         let (essence, mut rest) = text.split_at(text.find(';').unwrap_or(text.len()));
         let (kind, subtype) = essence.trim_matches([' ', '\t']).split_once('/')?;
@@ -18,7 +19,11 @@ impl<'a> MediaType<'a> {
         }
         let mut charset = None;
         while let Some(after) = rest.strip_prefix(';') {
-            let (name, value, left) = parameter(after.trim_start_matches([' ', '\t']))?;
+            rest = after.trim_start_matches([' ', '\t']);
+            if rest.is_empty() || rest.starts_with(';') {
+                continue;
+            }
+            let (name, value, left) = parameter(rest)?;
             if name.eq_ignore_ascii_case("charset") && charset.replace(value).is_some() {
                 return None;
             }
@@ -98,6 +103,7 @@ mod tests {
             "application/json",
             "Application/JSON;charset=utf-8",
             " application/json ; x=\"a;\\\"b\" ; charset=UTF-8",
+            "application/json;; charset=utf-8 ; ",
         ] {
             let read = MediaType::read(text).unwrap();
             assert!(read.is("application/json") && read.is_json() && read.is_utf8(), "{text}");
@@ -124,8 +130,8 @@ mod tests {
             "json",
             "/json",
             "text/",
-            "text/plain;",
             "text/plain; charset",
+            "text/plain;x",
             "text/plain; charset=",
             "text/plain; charset =utf-8",
             "text/plain charset=utf-8",

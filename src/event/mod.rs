@@ -2,8 +2,11 @@
 //!
 //! [`json`] finds values without copying them, [`attributes`] collects and checks what an event says about itself,
 //! [`payload`] is what it carries, [`encode`] writes both as consumers will see them, [`record`] is how that is kept.
+//! Of what was kept, [`batch`] makes what consumers read as JSON, and [`binary`] attributes and payload on their own.
 
 pub mod attributes;
+pub mod batch;
+pub mod binary;
 pub mod encode;
 pub mod json;
 pub mod key;

@@ -1,6 +1,7 @@
 //! What holds for any event and any bytes.
 
 use super::*;
+use crate::event::binary::Binary;
 use base64::Engine;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -11,6 +12,16 @@ static WORLD: LazyLock<World> = LazyLock::new(World::new);
 /// Text that CloudEvents allows in attributes.
 fn attribute() -> impl Strategy<Value = String> {
     "[ -~ăîșțâЖ€😀\"\\\\%/]{1,20}"
+}
+
+/// Any text that CloudEvents allows in attributes (1.0.2, 3.1): no control characters, no noncharacters.
+fn any_attribute() -> impl Strategy<Value = String> {
+    let allowed = |character: &char| {
+        let code = *character as u32;
+        !character.is_control() && !(0xfdd0..=0xfdef).contains(&code) && code & 0xfffe != 0xfffe
+    };
+    prop::collection::vec(any::<char>().prop_filter("a character for attributes", allowed), 1..20)
+        .prop_map(|characters| characters.into_iter().collect())
 }
 
 fn json() -> impl Strategy<Value = Value> {
@@ -37,6 +48,17 @@ fn percent_encoded(text: &str) -> Vec<u8> {
         _ => char::from(byte).to_string(),
     };
     text.bytes().map(encode).collect::<String>().into_bytes()
+}
+
+/// The block of what a consumer reads of `block` in binary mode, produced again.
+fn produced_again(block: &Block, expected_payload: &[u8]) -> Block {
+    let record = Record::read(block.record(block.spans[0])).unwrap();
+    let Binary { content_type, attributes, payload } = Binary::read(record.event()).unwrap();
+    assert_eq!(&*payload, expected_payload);
+    let sound = |value: &[u8]| value.iter().all(|byte| matches!(byte, b'!'..=b'~'));
+    assert!(attributes.iter().all(|(_, value)| sound(value)));
+    let headers: Vec<_> = attributes.iter().map(|(name, value)| (*name, &**value)).collect();
+    WORLD.raw(std::str::from_utf8(&content_type.unwrap()).unwrap(), &headers, &payload).unwrap()
 }
 
 fn one(block: &Block) -> Value {
@@ -86,6 +108,31 @@ proptest! {
         let event = one(&WORLD.raw("application/octet-stream", &headers, &bytes).unwrap());
         let decoded = base64::engine::general_purpose::STANDARD.decode(event["data_base64"].as_str().unwrap());
         prop_assert_eq!(decoded.unwrap(), bytes);
+    }
+
+    #[test]
+    fn what_is_consumed_raw_is_what_was_produced(
+        id in any_attribute(), subject in any_attribute(), key in any_attribute(), value in any_attribute(),
+        number: i32, flag: bool, data in json(), text: String, bytes: Vec<u8>,
+    ) {
+        let attributes = serde_json::json!({
+            "specversion": "1.0", "id": id, "source": "urn:a", "type": ANY, "time": "2020-02-02T02:02:02Z",
+            "subject": subject, "partitionkey": key, "x": value,
+        }).to_string();
+        let event = |rest: &str| WORLD.event(format!("{}{rest}}}", &attributes[..attributes.len() - 1])).unwrap();
+        let data = serde_json::to_string_pretty(&data).unwrap();
+        let json = event(&format!(",\"data\":{data}"));
+        prop_assert_eq!(produced_again(&json, data.as_bytes()), json);
+        let quoted = serde_json::to_string(&text).unwrap();
+        let plain = event(&format!(",\"datacontenttype\":\"text/plain; charset=utf-8\",\"data\":{quoted}"));
+        prop_assert_eq!(one(&produced_again(&plain, text.as_bytes())), one(&plain));
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&bytes);
+        let binary = event(&format!(",\"data_base64\":\"{base64}\""));
+        prop_assert_eq!(produced_again(&binary, &bytes), binary);
+        let scalars = event(&format!(",\"n\":{number},\"flag\":{flag},\"data\":0"));
+        let mut expected = one(&scalars);
+        (expected["n"], expected["flag"]) = (number.to_string().into(), flag.to_string().into());
+        prop_assert_eq!(one(&produced_again(&scalars, b"0")), expected);
     }
 
     #[test]
