@@ -6,6 +6,8 @@ use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
+/// The payload of a binary message: cheap to clone.
+pub use tungstenite::Bytes as Binary;
 /// The text of a message: UTF-8 checked, cheap to clone.
 pub use tungstenite::Utf8Bytes as Text;
 
@@ -15,12 +17,18 @@ const READ_BUFFER_BYTES: usize = 512;
 const CONTROL_BURST: u32 = 64;
 /// Milliseconds after which one more is allowed. Clients ping every few seconds at most.
 const CONTROL_REFILL_MS: u64 = 250;
+/// What the headers of a message's fragments may take beside as much again as its payload.
+const FRAGMENT_HEADERS_BYTES: usize = 1024;
 
 /// The receiving side of one connection.
 pub struct Codec {
     context: WebSocketContext,
     control: ControlBudget,
     state: State,
+    takes_binary: bool,
+    message_bytes_max: usize,
+    /// Bytes read since the last whole message, headers included.
+    unfinished_bytes: usize,
 }
 
 /// How far the connection is from its end.
@@ -37,6 +45,8 @@ enum State {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Incoming {
     Text(Text),
+    /// Only a codec that [takes](Codec::taking_binary) binary messages hands them out.
+    Binary(Binary),
     /// An answer to a ping, or a sign of life.
     Pong,
     /// The client ends the connection, or answers our close. 1005 stands for a frame without code (RFC 6455, 7.1.5).
@@ -52,7 +62,19 @@ impl Codec {
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let context = WebSocketContext::new(Role::Server, Some(config));
-        Self { context, control: ControlBudget::new(now_ms), state: State::Open }
+        Self {
+            context,
+            control: ControlBudget::new(now_ms),
+            state: State::Open,
+            takes_binary: false,
+            message_bytes_max,
+            unfinished_bytes: 0,
+        }
+    }
+
+    /// The same codec, to which binary messages are no fault.
+    pub fn taking_binary(self) -> Self {
+        Self { takes_binary: true, ..self }
     }
 
     /// Takes bytes from the front of `input` up to the next message; `None` when they are used up. Pongs and close frames
@@ -64,12 +86,20 @@ impl Codec {
         out: &mut Vec<u8>,
     ) -> Result<Option<Incoming>, Close> {
         while self.state != State::Closed {
-            match self.context.read(&mut Pipe { input, out }) {
-                Ok(message) => match self.sort(message, now_ms, out) {
-                    Ok(None) => {}
-                    other => return other.map_err(|close| self.fail(close, out)),
-                },
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            let before = input.len();
+            let read = self.context.read(&mut Pipe { input, out });
+            self.unfinished_bytes += before - input.len();
+            match read {
+                Ok(message) => {
+                    self.unfinished_bytes = 0;
+                    match self.sort(message, now_ms, out) {
+                        Ok(None) => {}
+                        other => return other.map_err(|close| self.fail(close, out)),
+                    }
+                }
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.check_fragments().map(|()| None).map_err(|close| self.fail(close, out));
+                }
                 Err(error) => return Err(self.fail(close_for(&error), out)),
             }
         }
@@ -101,9 +131,18 @@ impl Codec {
             Message::Ping(_) => self.control.spend(now_ms).map(|()| None),
             Message::Pong(_) => self.control.spend(now_ms).map(|()| Some(Incoming::Pong)),
             Message::Close(close) => Ok(Some(Incoming::Close(self.closed_by_client(close, out)))),
+            Message::Binary(bytes) if self.takes_binary => Ok(Some(Incoming::Binary(bytes))),
             Message::Binary(_) | Message::Frame(_) => {
                 Err(Close::new(close::UNSUPPORTED_DATA, "only text messages are understood"))
             }
+        }
+    }
+
+    /// Ends a message that goes on and on in fragments with little or nothing in them.
+    fn check_fragments(&self) -> Result<(), Close> {
+        match self.unfinished_bytes > 2 * self.message_bytes_max + FRAGMENT_HEADERS_BYTES {
+            true => Err(Close::new(close::MESSAGE_TOO_BIG, "a message has too many fragments")),
+            false => Ok(()),
         }
     }
 

@@ -2,6 +2,8 @@
 
 /// Final fragment of a text message.
 const TEXT: u8 = 0x81;
+/// Final fragment of a binary message.
+const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
 
 /// Most bytes of a control frame's payload (RFC 6455, 5.5).
@@ -12,6 +14,12 @@ pub fn write_text(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     let payload_bytes = pieces.iter().map(|piece| piece.len()).sum();
     write_header(out, TEXT, payload_bytes);
     pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+}
+
+/// Appends one binary message.
+pub fn write_binary(out: &mut Vec<u8>, payload: &[u8]) {
+    write_header(out, BINARY, payload.len());
+    out.extend_from_slice(payload);
 }
 
 /// Appends one event: its stored bytes, which lack the closing brace, and the session's offset.
@@ -73,6 +81,13 @@ mod tests {
             write_text(&mut out, &[left, right]);
             assert_eq!(read_by_a_client(out), Message::text(text), "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_binary_message_is_read_back() {
+        let mut out = Vec::new();
+        write_binary(&mut out, &[0xff; 300]);
+        assert_eq!(read_by_a_client(out), Message::binary(vec![0xff; 300]));
     }
 
     #[test]

@@ -14,5 +14,5 @@ pub mod handshake;
 mod transport;
 
 pub use close::Close;
-pub use codec::{Codec, Incoming, Text};
+pub use codec::{Binary, Codec, Incoming, Text};
 pub use transport::Transport;

@@ -178,6 +178,37 @@ fn a_text_begun_inside_another_is_a_fault() {
 }
 
 #[test]
+fn a_message_in_empty_fragments_without_end_is_cut_off() {
+    let begun = masked(0x01, b"confirm:");
+    let more = masked(0x00, b"");
+    let (mut codec, mut fed) = (codec(), 0);
+    let mut end = read_all(&mut codec, &begun).1;
+    while end.is_ok() {
+        end = read_all(&mut codec, &more).1;
+        fed += more.len();
+        assert!(fed < 4 * MESSAGE_BYTES_MAX, "{fed} bytes were taken");
+    }
+    assert_eq!(end.unwrap_err().code(), close::MESSAGE_TOO_BIG);
+}
+
+#[test]
+fn a_message_in_small_fragments_is_read_however_many_follow_each_other() {
+    let parts: Vec<u8> = (0..MESSAGE_BYTES_MAX / 10)
+        .flat_map(|part| masked(if part == 0 { 0x01 } else { 0x00 }, &[b'x'; 10]))
+        .chain(masked(0x80, b""))
+        .collect();
+    let (seen, end, _) = read_all(&mut codec(), &parts.repeat(10));
+    assert_eq!((seen.len(), end), (10, Ok(())));
+}
+
+#[test]
+fn binary_messages_are_handed_out_by_a_codec_that_takes_them() {
+    let input = [masked(0x02, b"\xff"), masked(0x80, b"\0")].concat();
+    let (seen, end, _) = read_all(&mut codec().taking_binary(), &input);
+    assert_eq!((seen, end), (vec![Incoming::Binary(b"\xff\0"[..].into())], Ok(())));
+}
+
+#[test]
 fn a_flood_of_pings_is_cut_off_and_writes_little() {
     let input = masked(0x89, &[b'x'; 125]).repeat(10_000);
     let (_, end, out) = read_all(&mut codec(), &input);
