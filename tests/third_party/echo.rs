@@ -15,7 +15,7 @@ use nistru::rt::deadline::{self, Deadlines};
 use nistru::rt::pulse::{self, Heart};
 use nistru::rt::socket::{Accepted, Listener};
 use nistru::rt::{self, executor};
-use nistru::ws::{Codec, Incoming, frame, handshake};
+use nistru::ws::{Codec, Incoming, Transport, frame, handshake};
 use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use std::future::poll_fn;
