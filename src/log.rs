@@ -2,6 +2,7 @@
 //!
 //! Lines never carry payload data. When the writer falls behind, lines are dropped and counted, and the count is logged.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,6 +21,14 @@ pub enum Format {
     Text,
 }
 
+/// How many lines of one kind a core writes in a second.
+pub struct Quota {
+    lines_max: u32,
+    /// The second at hand, and the lines written in it.
+    second: Cell<u64>,
+    written: Cell<u32>,
+}
+
 /// Sends lines to the writer thread.
 #[derive(Clone)]
 struct Queue {
@@ -31,6 +40,28 @@ struct Queue {
 struct Line {
     queue: Queue,
     bytes: Vec<u8>,
+}
+
+impl Quota {
+    pub const fn new(lines_max: u32) -> Self {
+        Self { lines_max, second: Cell::new(0), written: Cell::new(0) }
+    }
+
+    /// Whether another line may be written in this second. The first that may not leaves a line that says so.
+    pub fn take(&self, second: u64) -> bool {
+        if self.second.replace(second) != second {
+            self.written.set(0);
+        }
+        let written = self.written.get();
+        self.written.set(written.saturating_add(1));
+        if written == self.lines_max {
+            tracing::warn!(
+                lines = self.lines_max,
+                "more lines of refused requests are left out in this second"
+            );
+        }
+        written < self.lines_max
+    }
 }
 
 /// Starts logging for the process. `level` is a filter such as `info` or `nistru=debug,info`.
@@ -93,5 +124,17 @@ impl Drop for Line {
         if !self.bytes.is_empty() && self.queue.lines.try_send(std::mem::take(&mut self.bytes)).is_err() {
             self.queue.dropped.fetch_add(1, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_begins_anew_with_each_second() {
+        let quota = Quota::new(2);
+        let taken = [1, 1, 1, 1, 2, 2, 2].map(|second| quota.take(second));
+        assert_eq!(taken, [true, true, false, false, true, true, false]);
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod consume;
 mod produce;
+mod trace;
 mod upgrade;
 
 pub use upgrade::Upgrade;
@@ -50,25 +51,29 @@ enum Endpoint {
 /// Judges a request by its head: an answer that needs no body is given before the body is sent.
 pub fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     let live = core.live();
-    let judged = client_of(&live, peer).and_then(|client| {
-        let endpoint = endpoint_of(request)?;
-        Ok((client, endpoint))
-    });
-    match judged {
-        Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => Verdict::Refuse(not_a("producer")),
-        Ok((client, Endpoint::Produce(_))) => Verdict::Read {
-            bytes_max: client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max),
-        },
-        Ok((_, Endpoint::ConsumeByWebSocket)) => Verdict::Read { bytes_max: 0 },
-        Err(problem) => Verdict::Refuse(problem),
-    }
+    let problem = match judge(&live, peer, request) {
+        Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => not_a("producer"),
+        Ok((client, Endpoint::Produce(_))) => {
+            let bytes_max = client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max);
+            return Verdict::Read { bytes_max };
+        }
+        Ok((_, Endpoint::ConsumeByWebSocket)) => return Verdict::Read { bytes_max: 0 },
+        Err(problem) => problem,
+    };
+    log_refusal(core, peer, request, &problem);
+    Verdict::Refuse(problem)
+}
+
+/// Writes the line of a request that is refused by its head.
+pub fn log_refusal(core: &Core, peer: &Peer, request: &Request, problem: &Problem) {
+    log(core, &core.live(), peer, request, problem.status, Some(problem));
 }
 
 /// Answers a complete request.
 pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome {
     let live = core.live();
     // The registry may have changed since the head was judged.
-    let answered = match client_of(&live, peer).and_then(|client| Ok((client, endpoint_of(request)?))) {
+    let answered = match judge(&live, peer, request) {
         Ok((client, Endpoint::Produce(form))) => {
             produce::produce(core, &live, client, form, request).await.map(Outcome::Response)
         }
@@ -76,7 +81,26 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
             .map(|(response, upgrade)| Outcome::Upgrade(response, Box::new(upgrade))),
         Err(problem) => Err(problem),
     };
+    let (Ok(Outcome::Response(Response { status, .. }) | Outcome::Upgrade(Response { status, .. }, _))
+    | Err(Problem { status, .. })) = answered;
+    log(core, &live, peer, request, status, answered.as_ref().err());
     answered.unwrap_or_else(|problem| Outcome::Response(problem.respond_to(&request.headers)))
+}
+
+/// Whose request it is and for which endpoint.
+fn judge<'l>(live: &'l Live, peer: &Peer, request: &Request) -> Result<(&'l Arc<Client>, Endpoint), Problem> {
+    let client = client_of(live, peer)?;
+    Ok((client, endpoint_of(request)?))
+}
+
+fn log(core: &Core, live: &Live, peer: &Peer, request: &Request, status: Status, problem: Option<&Problem>) {
+    if !trace::has_line(core, status) {
+        return;
+    }
+    let client = client_of(live, peer).ok();
+    let stranger = problem.filter(|_| client.is_none()).map(|problem| problem.detail.as_str());
+    let (client, endpoint) = (client.map(Arc::as_ref), endpoint_of(request).ok());
+    trace::Answered { peer, request, client, endpoint }.log(status, stranger);
 }
 
 /// The client at the other end, if it may come in.

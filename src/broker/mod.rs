@@ -31,6 +31,7 @@ pub type Slice = crate::partition::Slice<crate::partition::FileMap>;
 use crate::config::Config;
 use crate::http::date::HttpDate;
 use crate::id::{CoreId, Partition};
+use crate::log::Quota;
 use crate::metrics::CoreMetrics;
 use crate::rt::blocking::Pool;
 use crate::rt::buffers::Buffers;
@@ -51,6 +52,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Bytes of produce requests that all cores together hold at a time.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// Refused requests that each core logs in a second.
+const REFUSAL_LINES_MAX: u32 = 100;
 
 /// One core of the broker, shared by all tasks of its executor.
 pub struct Core {
@@ -67,6 +70,8 @@ pub struct Core {
     /// For bytes that are made and queued within one poll.
     pub scratch: RefCell<Vec<u8>>,
     pub date: RefCell<HttpDate>,
+    /// For the lines of requests that were refused or failed.
+    pub refusal_lines: Quota,
     intake: Intake,
     owner: Owner,
     head: Option<Rc<Head>>,
@@ -114,6 +119,7 @@ impl Core {
             buffers: Rc::new(Buffers::default()),
             scratch: RefCell::default(),
             date: RefCell::default(),
+            refusal_lines: Quota::new(REFUSAL_LINES_MAX),
             intake: Intake::default(),
             owner: Owner::new(logs, cores),
             head: head.map(|parts| Head::new(parts, &config, &pool, cores)),

@@ -138,6 +138,7 @@ impl Http1 {
             Framing::Length(length) if length > bytes_max as u64 => {
                 let error = Error::BodyTooLarge(bytes_max);
                 let problem = Problem::new(error.status(), error.to_string());
+                api::log_refusal(&self.core, &self.peer, &head.request, &problem);
                 let response = problem.respond_to(&head.request.headers).closing();
                 return self.respond(exchange, response).await.map(Some);
             }

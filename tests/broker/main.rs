@@ -10,4 +10,5 @@ mod producing;
 mod reloading;
 mod restarting;
 mod storing;
+mod tracing;
 mod transport;
