@@ -1,8 +1,8 @@
 //! A WebSocket consumer: one task that moves notices, the client's messages and events between its transport and its
 //! session.
 
-use super::{Peer, Upgrade};
-use crate::auth;
+use super::Upgrade;
+use crate::auth::Peer;
 use crate::broker::message::{Fetch, HEAD, Message};
 use crate::broker::sessions::{Membership, Notice};
 use crate::broker::{Core, Slice};
@@ -31,7 +31,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Consumer<T> {
     core: Rc<Core>,
     transport: T,
-    peer: Peer,
+    peer: Rc<Peer>,
     wanted: Upgrade,
     codec: Codec,
     session: Session<Slice>,
@@ -55,7 +55,7 @@ enum Pause {
 }
 
 /// Serves the consumer until either side ends. `input` is what came behind the handshake.
-pub async fn run(core: Rc<Core>, transport: impl Transport, peer: Peer, wanted: Upgrade, input: Vec<u8>) {
+pub async fn run(core: Rc<Core>, transport: impl Transport, peer: Rc<Peer>, wanted: Upgrade, input: Vec<u8>) {
     let mut consumer = Consumer::new(core, transport, peer, wanted, input);
     consumer.start();
     while let Pause::Breathe = poll_fn(|cx| consumer.poll(cx)).await {
@@ -65,7 +65,7 @@ pub async fn run(core: Rc<Core>, transport: impl Transport, peer: Peer, wanted: 
 }
 
 impl<T: Transport> Consumer<T> {
-    fn new(core: Rc<Core>, transport: T, peer: Peer, wanted: Upgrade, input: Vec<u8>) -> Self {
+    fn new(core: Rc<Core>, transport: T, peer: Rc<Peer>, wanted: Upgrade, input: Vec<u8>) -> Self {
         let settings = &core.config.delivery;
         let limits = Limits {
             window_events: settings.window_events,
@@ -156,9 +156,7 @@ impl<T: Transport> Consumer<T> {
     fn look_up_rights(&mut self) -> Result<(), Close> {
         let refuse = |text: String| Close::new(close::POLICY_VIOLATION, text);
         let live = self.core.live();
-        let certificate = self.peer.certificate.as_ref().map_err(|problem| refuse(problem.to_string()))?;
-        let client = auth::authorise(&live.registry, certificate, self.peer.address)
-            .map_err(|p| refuse(p.to_string()))?;
+        let client = live.client_of(&self.peer).map_err(|problem| refuse(problem.to_string()))?;
         let consumer = client.consumer.as_ref().filter(|_| client.id == self.wanted.client);
         let consumer = consumer.ok_or_else(|| refuse("the client is not registered as a consumer".into()))?;
         self.types = live.registry.type_ids(consumer).into_iter().collect();

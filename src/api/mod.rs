@@ -9,22 +9,14 @@ mod upgrade;
 
 pub use upgrade::Upgrade;
 
-use crate::auth::{self, CertificateProblem};
+use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
 use crate::broker::live::Live;
 use crate::http::{Method, Problem, Request, Response, Status};
 use crate::ingress::Form;
-use crate::registry::model::{CertificateKey, Client};
-use std::net::IpAddr;
+use crate::registry::model::Client;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Who is at the other end of a connection, as far as the handshake told.
-pub struct Peer {
-    pub address: IpAddr,
-    /// The certificate, or what is wrong with it.
-    pub certificate: Result<CertificateKey, CertificateProblem>,
-}
 
 /// What to do with a request whose head has come.
 pub enum Verdict {
@@ -49,7 +41,7 @@ enum Endpoint {
 }
 
 /// Judges a request by its head: an answer that needs no body is given before the body is sent.
-pub fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
+pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     let live = core.live();
     let problem = match judge(&live, peer, request) {
         Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => not_a("producer"),
@@ -105,21 +97,18 @@ fn log(core: &Core, live: &Live, peer: &Peer, request: &Request, status: Status,
 
 /// The client at the other end, if it may come in.
 fn client_of<'l>(live: &'l Live, peer: &Peer) -> Result<&'l Arc<Client>, Problem> {
-    let certificate = peer.certificate.as_ref().map_err(certificate_problem)?;
-    auth::authorise(&live.registry, certificate, peer.address)
-        .map_err(|problem| Problem::new(Status::UNAUTHORIZED, problem.to_string()))
+    live.client_of(peer).map_err(|problem| Problem::new(status_of(&problem), problem.to_string()))
 }
 
-fn certificate_problem(problem: &CertificateProblem) -> Problem {
-    let status = match problem {
-        CertificateProblem::Missing
-        | CertificateProblem::UnknownIssuer(_)
-        | CertificateProblem::Unusable(_) => Status::BAD_REQUEST,
-        CertificateProblem::Expired(_) | CertificateProblem::NotYetValid(_) | CertificateProblem::Revoked => {
-            Status::UNAUTHORIZED
-        }
-    };
-    Problem::new(status, problem.to_string())
+fn status_of(problem: &AuthProblem) -> Status {
+    match problem {
+        AuthProblem::Certificate(
+            CertificateProblem::Missing
+            | CertificateProblem::UnknownIssuer(_)
+            | CertificateProblem::Unusable(_),
+        ) => Status::BAD_REQUEST,
+        _ => Status::UNAUTHORIZED,
+    }
 }
 
 fn not_a(role: &str) -> Problem {

@@ -2,11 +2,14 @@
 //!
 //! The handshake only proves that the peer holds the key of the certificate it shows. Whether the certificate
 //! chains to a trusted authority is decided by [`Verifier::check`], and whose it is by [`authorise`], both after
-//! the handshake, so that a client gets an HTTP answer that says what is wrong with it.
+//! the handshake, so that a client gets an HTTP answer that says what is wrong with it. A [`Peer`] answers both again for
+//! every request, because certificates expire and are revoked, and clients are removed, while a connection is open.
 
+mod peer;
 mod server;
 mod verifier;
 
+pub use peer::Peer;
 pub use server::{ServerTls, valid_at};
 pub use verifier::{CertificateProblem, Verifier};
 
@@ -15,9 +18,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Why a peer with a good certificate may not come in. All of them are answered 401.
+/// Why a peer may not come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthProblem {
+    /// Its certificate is no good.
+    Certificate(CertificateProblem),
     /// No registered client holds the certificate.
     UnknownCertificate(CertificateKey),
     /// The client is switched off.
@@ -48,6 +53,7 @@ pub fn authorise<'r>(
 impl fmt::Display for AuthProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Certificate(problem) => problem.fmt(f),
             Self::UnknownCertificate(key) => write!(
                 f,
                 "no client is registered with the certificate of issuer \"{}\" and serial number {}",

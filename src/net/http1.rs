@@ -1,7 +1,8 @@
 //! One HTTP/1.1 connection, from the handshake to its end or its upgrade to a WebSocket.
 
 use super::connection::Connection;
-use crate::api::{self, Outcome, Peer, Verdict};
+use crate::api::{self, Outcome, Verdict};
+use crate::auth::Peer;
 use crate::broker::Core;
 use crate::broker::budget::Permit;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
@@ -19,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Http1 {
     core: Rc<Core>,
     connection: Connection,
-    peer: Peer,
+    peer: Rc<Peer>,
     parser: Parser,
     /// Received and not parsed yet.
     input: Vec<u8>,
@@ -38,7 +39,7 @@ enum Next {
 }
 
 /// Serves requests until the connection ends.
-pub async fn serve(core: Rc<Core>, connection: Connection, peer: Peer) {
+pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
     let parser = Parser::new(core.config.server.head_bytes_max);
     let mut http = Http1 { core, connection, peer, parser, input: Vec::new(), permit: None };
     loop {
@@ -119,7 +120,7 @@ impl Http1 {
     async fn decide(&mut self) -> io::Result<Option<Next>> {
         let head = self.parser.head().expect("the parser has a head to decide on");
         let (exchange, framing, expects_continue) = (head.exchange, head.framing, head.expects_continue);
-        let bytes_max = match api::verdict(&self.core, &self.peer, &head.request) {
+        let bytes_max = match api::verdict(&self.core, &self.peer, &head.request).await {
             Verdict::Read { bytes_max } => bytes_max,
             Verdict::Refuse(problem) => {
                 let mut response = problem.respond_to(&head.request.headers);

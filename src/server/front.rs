@@ -1,6 +1,6 @@
 //! The front of one core: listeners, and what happens to a connection before its first request.
 
-use crate::api::Peer;
+use crate::auth::Peer;
 use crate::broker::message::{HEAD, Message};
 use crate::broker::{Core, Edge};
 use crate::net::connection::Connection;
@@ -93,7 +93,8 @@ async fn converse(core: &Rc<Core>, accepted: Accepted) {
             return;
         }
     };
-    let certificate = live.tls.verifier.check(Some(connection.peer_certificates()), UnixTime::now());
+    let chain = connection.peer_certificates().to_vec();
+    let peer = Rc::new(Peer::new(address, chain, &live.tls.verifier, UnixTime::now()));
     drop(live);
-    http1::serve(core.clone(), connection, Peer { address, certificate }).await;
+    http1::serve(core.clone(), connection, peer).await;
 }
