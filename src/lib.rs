@@ -71,6 +71,7 @@
 //! * Nothing outside [`rt`] names glommio; `unsafe` is in `rt`, `partition::map` and two calls of `libc` elsewhere.
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod cli;
