@@ -115,7 +115,8 @@ impl World {
 fn load(dir: &Path) -> Registry {
     let config = nistru::dev::config(dir, Some(0), None).expect("a development directory");
     let loaded =
-        nistru::registry::files::load(&dir.join("registry"), &config.storage).expect("a sound registry");
+        nistru::registry::files::load(&dir.join("registry"), &config.storage, &config.audit.defaults)
+            .expect("a sound registry");
     loaded.registry.with_type_ids(|_| TypeId(1))
 }
 

@@ -57,7 +57,7 @@ impl Path {
     /// Reads a path.
     pub fn read(text: &str) -> Result<Self, PathError> {
         let query = JsonPath::parse(text).map_err(|error| PathError {
-            at: error.position().saturating_sub(1),
+            at: error.position(),
             message: format!("\"{text}\" is no JSON path as of RFC 9535; expected one such as $.person.idnp"),
         })?;
         let walk = match steps(text) {
@@ -88,8 +88,9 @@ impl Path {
                 }
             }
             Walk::Query(query) => {
-                let decoded = decoded
-                    .get_or_insert_with(|| serde_json::from_str(data.raw()).unwrap_or(serde_json::Value::Null));
+                let decoded = decoded.get_or_insert_with(|| {
+                    serde_json::from_str(data.raw()).unwrap_or(serde_json::Value::Null)
+                });
                 query.query(decoded).iter().for_each(|value| found.add(decoded_text_of(value)));
             }
         }
@@ -218,7 +219,8 @@ mod tests {
     use super::*;
     use crate::event::json::Tape;
 
-    const DATA: &str = r#"{"a":{"b":["x",7,null,{}]},"it's":"y","ă":true,"p":[{"id":"1"},{"id":"2"},{"id":null},{}]}"#;
+    const DATA: &str =
+        r#"{"a":{"b":["x",7,null,{}]},"it's":"y","ă":true,"p":[{"id":"1"},{"id":"2"},{"id":null},{}]}"#;
 
     fn find(path: &str) -> (Vec<String>, usize) {
         let mut tape = Tape::default();
@@ -267,7 +269,7 @@ mod tests {
     fn what_is_no_path_or_could_cost_too_much_is_refused_with_its_place() {
         for (path, at, part) in [
             ("a.b", 0, "RFC 9535"),
-            ("$.a[", 2, "RFC 9535"),
+            ("$.a[", 3, "RFC 9535"),
             ("$..a..b", 4, "more than one"),
             ("$[?@.a[?@.b]]", 7, "filter"),
             ("$[?@.a == $.b]", 10, "below"),

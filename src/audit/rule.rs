@@ -107,9 +107,7 @@ impl Written {
             ("legal_reason", &self.legal_reason),
             ("subject_type", &self.subject_type),
         ];
-        let origins = texts
-            .into_iter()
-            .filter_map(|(field, text)| Origin::read(field, text.as_ref()?).err());
+        let origins = texts.into_iter().filter_map(|(field, text)| Origin::read(field, text.as_ref()?).err());
         let path = self.subject.as_ref().and_then(|text| subject(Some(text)).err());
         origins.chain(path).collect()
     }
@@ -132,7 +130,9 @@ fn subject(text: Option<&String>) -> Result<Path, RuleError> {
 impl Origin {
     fn read(field: &'static str, text: &str) -> Result<Self, RuleError> {
         match text {
-            "" => Err(RuleError::new(field, "expected a text, or a JSON path into data such as \"$.reason\"")),
+            "" => {
+                Err(RuleError::new(field, "expected a text, or a JSON path into data such as \"$.reason\""))
+            }
             path if path.starts_with('$') => {
                 Path::read(path).map(Self::Path).map_err(|error| RuleError::of_path(field, error))
             }

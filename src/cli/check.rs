@@ -38,7 +38,7 @@ pub fn check(config_file: &Path, now: UnixTime) -> Vec<Problem> {
     };
     let RegistrySource::Files { dir } = &config.registry;
     let tls = ServerTls::load(&config.tls, &[], now);
-    let registry = files::load(dir, &config.storage);
+    let registry = files::load(dir, &config.storage, &config.audit.defaults);
     let mut problems = Vec::new();
     if let Ok(loaded) = &registry {
         problems.extend(

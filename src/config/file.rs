@@ -3,7 +3,9 @@
 use super::document::{Document, Located, Section, Setting};
 use super::problem::Problem;
 use super::units::Bytes;
-use super::{Admin, Config, Delivery, Log, LogFormat, RegistrySource, Server, Storage, Tls, TlsVersion};
+use super::{
+    Admin, Audit, Config, Delivery, Log, LogFormat, RegistrySource, Server, Storage, Tls, TlsVersion,
+};
 use fluent_uri::Uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,11 +41,13 @@ fn config(document: &Document<'_>, mut top: Section<'_, '_>, base: &Path) -> Opt
     let tls = tls(top.section("tls"), base);
     let storage = storage(document, top.section("storage"), base, &server);
     let delivery = delivery(document, top.section("delivery"), &server);
+    let storage_dir = storage.as_ref().map(|storage| storage.dir.clone()).unwrap_or_default();
+    let audit = Audit::read(document, top.section("audit"), base, &storage_dir);
     let admin = admin(top.section("admin"));
     let registry = registry(top.section("registry"), base);
     let log = log(document, top.section("log"));
     top.finish();
-    Some(Config { server, tls: tls?, storage: storage?, delivery, admin, registry: registry?, log })
+    Some(Config { server, tls: tls?, storage: storage?, delivery, audit, admin, registry: registry?, log })
 }
 
 fn server(document: &Document<'_>, mut section: Section<'_, '_>) -> Server {

@@ -4,6 +4,7 @@
 //! stand in, sizes fit together, and nothing is looked up again later. Reading a file reports every problem in
 //! one run, see [`Problem`].
 
+pub mod audit;
 pub mod document;
 mod file;
 pub mod pem;
@@ -11,6 +12,7 @@ mod problem;
 pub mod service;
 pub mod units;
 
+pub use audit::{Audit, Mlog, OnFailure};
 pub use problem::{Place, Problem};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,6 +33,8 @@ pub struct Config {
     pub storage: Storage,
     /// `[delivery]`: what one consumer session may hold.
     pub delivery: Delivery,
+    /// `[audit]`: the record of who received whose personal data.
+    pub audit: Audit,
     /// `[admin]`: health and metrics.
     pub admin: Admin,
     /// `[registry]`: where clients, event types and schemas come from.
@@ -177,6 +181,7 @@ impl Config {
         Self {
             server: Server::default(),
             tls,
+            audit: Audit::new(&storage_dir),
             storage: Storage::new(storage_dir),
             delivery: Delivery::default(),
             admin: Admin::default(),

@@ -1,7 +1,9 @@
 //! `clients/*.toml`: one client system a file.
 
 use super::model::{CertificateKey, Client, ClientLimits, Consumer, Producer};
+use super::personal_data;
 use super::type_file::{Types, event_bytes_max};
+use crate::audit::rule::Written;
 use crate::config::document::{Document, Located, Section, Setting};
 use crate::config::units::Bytes;
 use crate::config::{Problem, Storage, pem};
@@ -35,6 +37,8 @@ struct Reader<'r> {
     file: &'r Path,
     types: &'r Types,
     storage: &'r Storage,
+    /// What rules on personal data leave open.
+    defaults: &'r Written,
     known: &'r mut Clients,
 }
 
@@ -46,9 +50,10 @@ impl Clients {
         text: &str,
         types: &Types,
         storage: &Storage,
+        defaults: &Written,
     ) -> Result<(), Vec<Problem>> {
         let client = Document::read(file, text, |document, top| {
-            Reader { document, file, types, storage, known: self }.client(top)
+            Reader { document, file, types, storage, defaults, known: self }.client(top)
         })?;
         self.clients.push(client);
         Ok(())
@@ -175,8 +180,10 @@ impl Reader<'_> {
 
     fn consumer(&self, mut section: Section<'_, '_>) -> Consumer {
         let types = self.types(&mut section);
+        let rules = section.sections("personal_data");
+        let personal_data = personal_data::rules(self.document, rules, &types, self.defaults);
         section.finish();
-        Consumer { types }
+        Consumer { types, personal_data }
     }
 
     fn types(&self, section: &mut Section<'_, '_>) -> BTreeSet<String> {

@@ -5,6 +5,7 @@
 use super::client_file::Clients;
 use super::model::Registry;
 use super::type_file::{Schemas, Types};
+use crate::audit::rule::Written;
 use crate::config::{Problem, Storage};
 use crate::schema::SchemaProblem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,10 +35,11 @@ impl Loaded {
     }
 }
 
-/// Reads the registry in `dir`. `storage` bounds the limits that a client or a type may set.
+/// Reads the registry in `dir`. `storage` bounds the limits that a client or a type may set, `defaults` is what rules on personal
+/// data leave open.
 ///
 /// Reads files and takes as long as that takes: not on an executor.
-pub fn load(dir: &Path, storage: &Storage) -> Result<Loaded, Vec<Problem>> {
+pub fn load(dir: &Path, storage: &Storage, defaults: &Written) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let schemas = schemas(dir, &mut problems);
     let mut types = Types::default();
@@ -46,7 +48,7 @@ pub fn load(dir: &Path, storage: &Storage) -> Result<Loaded, Vec<Problem>> {
     }
     let mut clients = Clients::default();
     for (file, text) in texts(&dir.join("clients"), "toml", &mut problems) {
-        problems.extend(clients.add(&file, &text, &types, storage).err().unwrap_or_default());
+        problems.extend(clients.add(&file, &text, &types, storage, defaults).err().unwrap_or_default());
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -156,7 +158,7 @@ request_bytes_max = "256 KiB"
         }
 
         fn load(&self) -> Result<Loaded, Vec<Problem>> {
-            load(self.0.path(), &Storage::new("data".into()))
+            load(self.0.path(), &Storage::new("data".into()), &Written::default())
         }
 
         /// The problems, without the directory's own path.

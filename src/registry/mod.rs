@@ -5,4 +5,5 @@ mod client_file;
 pub mod files;
 pub mod model;
 mod name;
+mod personal_data;
 mod type_file;

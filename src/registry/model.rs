@@ -1,5 +1,6 @@
 //! What the broker knows of clients and event types: plain data, immutable, shared by all cores behind one `Arc`.
 
+use crate::audit::rule::Rule;
 use crate::id::{ClientId, TypeId};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -57,6 +58,8 @@ pub struct Producer {
 pub struct Consumer {
     /// Allowed event types by name.
     pub types: BTreeSet<String>,
+    /// Which of these events are recorded as transfers of personal data, and how. The first rule that fits decides.
+    pub personal_data: Vec<Arc<Rule>>,
 }
 
 /// Limits of one client; `None` means the broker's default.
@@ -170,7 +173,8 @@ mod tests {
         let listed: Vec<_> = registry.types.iter().map(|t| (t.name.as_str(), t.slot, t.id)).collect();
         assert_eq!(listed, [("a", 0, TypeId(7)), ("b", 1, TypeId(3))]);
         assert!(Arc::ptr_eq(&registry.type_by_name["b"], &registry.types[1]));
-        let consumer = Consumer { types: ["a".to_owned(), "gone".to_owned()].into() };
+        let types = ["a".to_owned(), "gone".to_owned()].into();
+        let consumer = Consumer { types, ..Consumer::default() };
         assert_eq!(registry.type_ids(&consumer), [TypeId(7)].into());
     }
 }

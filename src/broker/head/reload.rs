@@ -31,7 +31,7 @@ impl Loaded {
     pub fn read(config: &Config, cores: usize) -> Result<Self, Vec<Problem>> {
         let RegistrySource::Files { dir } = &config.registry;
         let tls = ServerTls::load(&config.tls, &ALPN, UnixTime::now());
-        let read = files::load(dir, &config.storage).and_then(|loaded| {
+        let read = files::load(dir, &config.storage, &config.audit.defaults).and_then(|loaded| {
             let schemas =
                 (0..cores).map(|_| SchemaSet::compile(&loaded.registry)).collect::<Result<_, Vec<_>>>();
             match schemas {
