@@ -12,6 +12,7 @@ pub use upgrade::Upgrade;
 use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
 use crate::broker::live::Live;
+use crate::broker::places::{Full, Kind};
 use crate::http::{Method, Problem, Request, Response, Status};
 use crate::ingress::Form;
 use crate::registry::model::Client;
@@ -40,10 +41,29 @@ enum Endpoint {
     ConsumeByWebSocket,
 }
 
+/// Counts a connection for its client as soon as it is open. One too many hears of it with its first request.
+pub async fn greet(core: &Core, peer: &Peer) {
+    let live = core.live();
+    if let Ok(client) = client_of(&live, peer) {
+        let _ = count_connection(core, peer, client).await;
+    }
+}
+
+async fn count_connection(core: &Core, peer: &Peer, client: &Client) -> Result<(), Problem> {
+    let max = client.limits.connections_max;
+    let taken = core.take_place(Kind::Connection, peer.connection, client.id, max).await;
+    // The next request on it would fare no better.
+    taken.map_err(|full| too_many(full).closing())
+}
+
 /// Judges a request by its head: an answer that needs no body is given before the body is sent.
 pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     let live = core.live();
-    let problem = match judge(&live, peer, request) {
+    let judged = match judge(&live, peer, request) {
+        Ok((client, endpoint)) => count_connection(core, peer, client).await.map(|()| (client, endpoint)),
+        Err(problem) => Err(problem),
+    };
+    let problem = match judged {
         Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => not_a("producer"),
         Ok((client, Endpoint::Produce(_))) => {
             let bytes_max = client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max);
@@ -109,6 +129,10 @@ fn status_of(problem: &AuthProblem) -> Status {
         ) => Status::BAD_REQUEST,
         _ => Status::UNAUTHORIZED,
     }
+}
+
+fn too_many(full: Full) -> Problem {
+    Problem::new(Status::TOO_MANY_REQUESTS, full.to_string()).retry_after(full.retry_after_s())
 }
 
 fn not_a(role: &str) -> Problem {

@@ -4,6 +4,7 @@
 use super::not_a;
 use crate::broker::Core;
 use crate::broker::live::Live;
+use crate::broker::message::Charge;
 use crate::broker::refusal::Refusal;
 use crate::http::query::Query;
 use crate::http::{Problem, ProblemError, Request, Response, Status};
@@ -39,7 +40,9 @@ pub(super) async fn produce(
     }
     let (events, bytes) = (u64::from(block.count), block.bytes.len() as u64);
     if events > 0 {
-        let receipt = core.store(block).await.map_err(|refusal| refused(core, refusal))?;
+        let charge = Charge { client: client.id, rates: client.limits.rates };
+        let stored = core.store(block, Some(charge)).await;
+        let receipt = stored.map_err(|refusal| refused(core, refusal))?;
         let numbers = &core.metrics.numbers;
         numbers.events_produced.add(events);
         numbers.bytes_produced.add(bytes);
@@ -111,8 +114,18 @@ fn attributes(request: &Request, form: Form) -> Vec<(&str, &[u8])> {
 }
 
 fn refused(core: &Core, refusal: Refusal) -> Problem {
-    core.metrics.numbers.intake_refused.add(1);
-    Problem::new(Status::SERVICE_UNAVAILABLE, refusal.to_string()).retry_after(refusal.retry_after_s())
+    let numbers = &core.metrics.numbers;
+    let status = match refusal {
+        Refusal::RateLimited { .. } => {
+            numbers.requests_over_rate.add(1);
+            Status::TOO_MANY_REQUESTS
+        }
+        Refusal::DiskFull | Refusal::Overloaded | Refusal::Stopping => {
+            numbers.intake_refused.add(1);
+            Status::SERVICE_UNAVAILABLE
+        }
+    };
+    Problem::new(status, refusal.to_string()).retry_after(refusal.retry_after_s())
 }
 
 fn problem(rejection: &Rejection) -> Problem {

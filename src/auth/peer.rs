@@ -14,6 +14,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// The chain is checked once and the result kept until it may be another: when a reload brought other authorities or
 /// revocation lists, or when a certificate of the chain starts or ceases to be valid.
 pub struct Peer {
+    /// Names the connection on its core.
+    pub connection: u64,
     pub address: IpAddr,
     /// Its own certificate first; empty when it sent none.
     chain: Vec<CertificateDer<'static>>,
@@ -29,15 +31,16 @@ struct Checked {
 }
 
 impl Peer {
-    /// The peer at `address` that showed `chain`, which is checked at once.
+    /// The peer of `connection` at `address` that showed `chain`, which is checked at once.
     pub fn new(
+        connection: u64,
         address: IpAddr,
         chain: Vec<CertificateDer<'static>>,
         verifier: &Arc<Verifier>,
         now: UnixTime,
     ) -> Self {
         let checked = RefCell::new(Checked::new(&chain, verifier, now));
-        Self { address, chain, checked }
+        Self { connection, address, chain, checked }
     }
 
     /// The registered, enabled client that is at the other end, or why none is.

@@ -1,6 +1,6 @@
 //! The ingress side of storing: submissions of this core that wait for the head.
 
-use super::message::{HEAD, Message, Receipt, Submission, Ticket};
+use super::message::{Charge, HEAD, Message, Receipt, Submission, Ticket};
 use super::refusal::Refusal;
 use super::{Block, Core};
 use futures_channel::oneshot;
@@ -48,10 +48,10 @@ impl Intake {
 }
 
 impl Core {
-    /// Stores the events of one request, all or nothing. Returns when they are durable.
-    pub async fn store(&self, block: Block) -> Result<Receipt, Refusal> {
+    /// Stores the events of one request, all or nothing, if the limits of `charge` allow. Returns when they are durable.
+    pub async fn store(&self, block: Block, charge: Option<Charge>) -> Result<Receipt, Refusal> {
         let (ticket, answered) = self.intake.open();
-        let submission = Submission { from: self.id, ticket, block };
+        let submission = Submission { from: self.id, ticket, block, charge };
         self.post(HEAD, Message::Submit(submission));
         answered.await.expect("the head answers every submission")
     }

@@ -1,6 +1,7 @@
 //! What cores say to each other. Everything large is behind an `Arc` and immutable.
 
 use super::live::Live;
+use super::places::{Kind, PlaceId};
 use super::refusal::Refusal;
 use crate::delivery::Confirm;
 use crate::delivery::session::FetchId;
@@ -8,6 +9,7 @@ use crate::id::{ClientId, CoreId, Epoch, FrameIndex, Offset, Partition, SessionI
 use crate::ingress::Block;
 use crate::metrics::Snapshot;
 use crate::partition::{End, TypeFilter};
+use crate::registry::model::Rates;
 use crate::rt::socket::Accepted;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,6 +30,25 @@ pub enum Message {
     Gone {
         address: IpAddr,
         core: CoreId,
+    },
+
+    /// Any core to the head: count this place for the client, which may have so many of its kind; who has a limit waits.
+    TakePlace {
+        client: ClientId,
+        kind: Kind,
+        place: PlaceId,
+        limit: Option<(usize, Ticket)>,
+    },
+    /// The answer to one with a limit.
+    PlaceTaken {
+        ticket: Ticket,
+        admitted: bool,
+    },
+    /// Any core to the head.
+    GivePlaceBack {
+        client: ClientId,
+        kind: Kind,
+        place: PlaceId,
     },
 
     /// An ingress core to the head: these events are to be stored.
@@ -160,6 +181,15 @@ pub struct Submission {
     pub from: CoreId,
     pub ticket: Ticket,
     pub block: Block,
+    /// `None` for what no limit is held against.
+    pub charge: Option<Charge>,
+}
+
+/// Whose limits a submission is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    pub client: ClientId,
+    pub rates: Rates,
 }
 
 /// Names a submission on the core that made it.

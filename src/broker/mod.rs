@@ -2,7 +2,8 @@
 //!
 //! A core has up to four roles, each in a file of its own:
 //!
-//! * every core takes in produce requests ([`intake`]) and serves consumer sessions ([`sessions`]);
+//! * every core takes in produce requests ([`intake`]) and serves consumer sessions ([`sessions`]); what its clients take up
+//!   is in [`places`];
 //! * every core owns some partitions ([`owner`]): partition `p` belongs to core `p % cores`;
 //! * core 0 is the [`head`]: it orders and makes durable, keeps the replicated state and the groups, and admits connections.
 //!
@@ -16,6 +17,7 @@ mod journal_writer;
 pub mod live;
 pub mod message;
 mod owner;
+pub mod places;
 pub mod refusal;
 mod route;
 pub mod sessions;
@@ -43,6 +45,7 @@ use intake::Intake;
 use live::Live;
 use message::Message;
 use owner::Owner;
+use places::Places;
 use sessions::Sessions;
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU8;
@@ -73,6 +76,7 @@ pub struct Core {
     /// For the lines of requests that were refused or failed.
     pub refusal_lines: Quota,
     intake: Intake,
+    places: Places,
     owner: Owner,
     head: Option<Rc<Head>>,
     bus: Bus<Message>,
@@ -121,6 +125,7 @@ impl Core {
             date: RefCell::default(),
             refusal_lines: Quota::new(REFUSAL_LINES_MAX),
             intake: Intake::default(),
+            places: Places::default(),
             owner: Owner::new(logs, cores),
             head: head.map(|parts| Head::new(parts, &config, &pool, cores)),
             bus,

@@ -1,8 +1,8 @@
-//! Why the broker does not store what a producer may produce: never the client's fault, so 503 and worth a retry.
+//! Why the broker does not store what a producer may produce: worth a retry later.
 
 use std::fmt;
 
-/// A reason to answer 503.
+/// A reason to answer 503, or 429 for [`Refusal::RateLimited`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The file system has less free space than the broker keeps in reserve.
@@ -11,6 +11,15 @@ pub enum Refusal {
     Overloaded,
     /// The broker is stopping.
     Stopping,
+    /// The client has produced more than it may.
+    RateLimited { rate: Rate, per_second: u64, retry_after_s: u32 },
+}
+
+/// What a client may only produce so much of in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    Events,
+    Bytes,
 }
 
 impl Refusal {
@@ -20,6 +29,7 @@ impl Refusal {
             Self::DiskFull => 30,
             Self::Overloaded => 1,
             Self::Stopping => 5,
+            Self::RateLimited { retry_after_s, .. } => retry_after_s,
         }
     }
 }
@@ -30,6 +40,17 @@ impl fmt::Display for Refusal {
             Self::DiskFull => "the broker's storage is full; nothing was stored",
             Self::Overloaded => "the broker is overloaded; nothing was stored",
             Self::Stopping => "the broker is stopping; nothing was stored",
+            Self::RateLimited { rate, per_second, .. } => {
+                let (unit, setting) = match rate {
+                    Rate::Events => ("events", "events_per_second_max"),
+                    Rate::Bytes => ("bytes", "bytes_per_second_max"),
+                };
+                return write!(
+                    f,
+                    "the client has produced more than the {per_second} {unit} per second that it may ({setting}); \
+                     nothing was stored"
+                );
+            }
         })
     }
 }

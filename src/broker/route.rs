@@ -19,6 +19,7 @@ impl Core {
             Message::Serve(accepted) => self.edge.serve(self, accepted),
             Message::Committed(receipts) => self.intake.committed(receipts),
             Message::Refused { ticket, refusal } => self.intake.refused(ticket, refusal),
+            Message::PlaceTaken { ticket, admitted } => self.places.answered(ticket, admitted),
             Message::Apply(applied) => self.take_applied(applied),
             Message::Mark { index } => self.mark(index),
             Message::Fetch(fetch) => self.take_fetch(fetch),

@@ -16,6 +16,8 @@ pub struct Problem {
     pub errors_left_out: usize,
     /// Header fields that the status asks for: `Retry-After`, `Allow`, `Upgrade`.
     pub headers: Vec<(&'static str, String)>,
+    /// End the connection after the answer.
+    pub close: bool,
 }
 
 /// One failing event, or one failing part of it.
@@ -54,7 +56,14 @@ struct Details<'a> {
 impl Problem {
     /// A problem that is about no event in particular.
     pub fn new(status: Status, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), errors_left_out: 0, headers: Vec::new() }
+        let (errors, headers) = (Vec::new(), Vec::new());
+        Self { status, detail: detail.into(), errors, errors_left_out: 0, headers, close: false }
+    }
+
+    /// Ends the connection after the answer.
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
     }
 
     /// Adds a header field to the answer.
@@ -70,10 +79,11 @@ impl Problem {
 
     /// The answer in the form that the request's `Accept` asks for.
     pub fn respond_to(&self, request: &Headers) -> Response {
-        let response = match accept::prefers_problem_json(request) {
+        let mut response = match accept::prefers_problem_json(request) {
             true => Response::new(self.status).with_body("application/problem+json", self.to_json()),
             false => Response::text(self.status, self.to_text()),
         };
+        response.close = self.close;
         self.headers.iter().fold(response, |response, (name, value)| response.with_header(name, value))
     }
 

@@ -69,6 +69,9 @@ numbers! {
     bytes_produced: Counter, "Bytes of acknowledged events as stored";
     events_deduplicated: Counter, "Events acknowledged and not stored again because they were repeats";
     events_rejected: Counter, "Events refused by authorisation or validation";
+    requests_over_rate: Counter, "Requests answered 429 because their client produced more per second than it may";
+    connections_over_limit: Counter, "Requests answered 429 because their client has too many connections";
+    instances_over_limit: Counter, "Requests answered 429 because their client has too many consumer instances";
     intake_refused: Counter, "Requests answered 503 because the broker could not store";
     events_delivered: Counter, "Events sent to consumers, repeats included";
     bytes_delivered: Counter, "Bytes of events sent to consumers";

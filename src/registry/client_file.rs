@@ -1,6 +1,6 @@
 //! `clients/*.toml`: one client system a file.
 
-use super::model::{CertificateKey, Client, ClientLimits, Consumer, Producer};
+use super::model::{CertificateKey, Client, ClientLimits, Consumer, Producer, Rates};
 use super::personal_data;
 use super::type_file::{Types, event_bytes_max};
 use crate::audit::rule::Written;
@@ -17,6 +17,11 @@ use toml::de::DeValue;
 
 /// Digits of an IDNO, the state number of an organisation.
 const IDNO_DIGITS: usize = 13;
+
+/// Largest limit on events or bytes per second.
+const RATE_MAX: u64 = 1 << 40;
+/// Largest limit on connections or instances.
+const COUNT_MAX: usize = 1_000_000;
 
 /// The clients read so far.
 #[derive(Default)]
@@ -201,8 +206,16 @@ impl Reader<'_> {
         let request_bytes_max = section
             .optional_within("request_bytes_max", bounds)
             .and_then(|Bytes(bytes)| bytes.try_into().ok());
+        let rates = Rates {
+            events_per_second_max: section.optional_within("events_per_second_max", 1..=RATE_MAX),
+            bytes_per_second_max: section
+                .optional_within("bytes_per_second_max", Bytes(1)..=Bytes(RATE_MAX))
+                .map(|Bytes(bytes)| bytes),
+        };
+        let connections_max = section.optional_within("connections_max", 1..=COUNT_MAX);
+        let instances_max = section.optional_within("instances_max", 1..=COUNT_MAX);
         section.finish();
-        ClientLimits { event_bytes_max, request_bytes_max }
+        ClientLimits { event_bytes_max, request_bytes_max, rates, connections_max, instances_max }
     }
 }
 

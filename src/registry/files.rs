@@ -125,7 +125,7 @@ fn text(file: &Path) -> Result<String, Problem> {
 mod tests {
     use super::*;
     use crate::id::ClientId;
-    use crate::registry::model::{CertificateKey, PayloadKinds};
+    use crate::registry::model::{CertificateKey, PayloadKinds, Rates};
 
     const CLIENT: &str = r#"
 id = "dc4dd888-e0a8-428e-a6be-82828800b1f5"
@@ -140,6 +140,10 @@ sources = ["urn:a"]
 types = ["A.B.C.D"]
 [limits]
 request_bytes_max = "256 KiB"
+events_per_second_max = 100
+bytes_per_second_max = "1 MiB"
+connections_max = 10
+instances_max = 4
 "#;
 
     struct Dir(tempfile::TempDir);
@@ -192,7 +196,10 @@ request_bytes_max = "256 KiB"
         assert_eq!(client.id, ClientId(*uuid::uuid!("dc4dd888-e0a8-428e-a6be-82828800b1f5").as_bytes()));
         assert_eq!(client.networks.len(), 3);
         assert!(client.enabled && client.consumer.is_none());
-        assert_eq!(client.limits.request_bytes_max, Some(256 * 1024));
+        let limits = client.limits;
+        assert_eq!(limits.request_bytes_max, Some(256 * 1024));
+        let rates = Rates { events_per_second_max: Some(100), bytes_per_second_max: Some(1 << 20) };
+        assert_eq!((limits.rates, limits.connections_max, limits.instances_max), (rates, Some(10), Some(4)));
         let event_type = &registry.type_by_name["A.B.C.D"];
         assert_eq!(event_type.dedup_window_s, 600);
         assert_eq!(event_type.payloads, PayloadKinds { json: true, text: false, binary: false });
@@ -218,7 +225,8 @@ request_bytes_max = "256 KiB"
             "clients/a.toml",
             "id = \"7\"\nowner_idno = \"123\"\nnetworks = [\"10.0.0.1/8\", \"::ffff:10.0.0.1\", \"x\"]\n\
              enabled = \"yes\"\n[[certificates]]\nissuer = \"nobody\"\n[[certificates]]\nfile = \"no.pem\"\n\
-             [producer]\nsources = [\"a b\"]\ntypes = []\nfoo = 1\n[limits]\nevent_bytes_max = \"1 TiB\"\n",
+             [producer]\nsources = [\"a b\"]\ntypes = []\nfoo = 1\n[limits]\nevent_bytes_max = \"1 TiB\"\n\
+             connections_max = 0\n",
         )]);
         let parts = [
             "clients/a.toml:1:1: the key `name` is missing",
@@ -235,6 +243,7 @@ request_bytes_max = "256 KiB"
             "a.toml:11:9: `types` is empty",
             "a.toml:12:1: the key `foo` is unknown in [producer]; expected `sources`, `types`",
             "a.toml:14:19: expected a size",
+            "a.toml:15:19: `connections_max` is 0; expected between 1 and 1000000",
         ];
         assert_parts(&dir.problems(), &parts);
     }

@@ -62,13 +62,26 @@ pub struct Consumer {
     pub personal_data: Vec<Arc<Rule>>,
 }
 
-/// Limits of one client; `None` means the broker's default.
+/// Limits of one client. Of the sizes, `None` means the broker's default; of the others, no limit.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct ClientLimits {
     /// Largest event as delivered, in bytes.
     pub event_bytes_max: Option<usize>,
     /// Largest HTTP request body, in bytes.
     pub request_bytes_max: Option<usize>,
+    pub rates: Rates,
+    /// Connections open at a time, over all cores.
+    pub connections_max: Option<usize>,
+    /// Consumer instances at a time, over all cores: WebSocket sessions and long-polling instances together.
+    pub instances_max: Option<usize>,
+}
+
+/// How much a client may produce in a second, over all its connections.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    pub events_per_second_max: Option<u64>,
+    /// Bytes of events as stored.
+    pub bytes_per_second_max: Option<u64>,
 }
 
 /// An event type.

@@ -1,7 +1,9 @@
 //! The front of one core: listeners, and what happens to a connection before its first request.
 
+use crate::api;
 use crate::auth::Peer;
 use crate::broker::message::{HEAD, Message};
+use crate::broker::places::Kind;
 use crate::broker::{Core, Edge};
 use crate::net::connection::Connection;
 use crate::net::http1;
@@ -94,7 +96,9 @@ async fn converse(core: &Rc<Core>, accepted: Accepted) {
         }
     };
     let chain = connection.peer_certificates().to_vec();
-    let peer = Rc::new(Peer::new(address, chain, &live.tls.verifier, UnixTime::now()));
+    let place = core.place(Kind::Connection);
+    let peer = Rc::new(Peer::new(place.number(), address, chain, &live.tls.verifier, UnixTime::now()));
     drop(live);
+    api::greet(core, &peer).await;
     http1::serve(core.clone(), connection, peer).await;
 }

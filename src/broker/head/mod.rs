@@ -4,18 +4,20 @@
 //! In reading order: [`queue`] gathers what is to be journalled, [`rounds`] writes it frame by frame, [`groups`] assigns
 //! partitions, [`checkpoints`] and [`retention`] keep the disk from growing, [`space`] stops intake before it is full,
 //! [`reload`] brings in registries, [`gather`] collects metrics, [`reception`] admits connections and
-//! spreads them over the cores, [`stopping`] ends in good order.
+//! spreads them over the cores, [`rates`] and [`tally`] hold clients to their limits, [`stopping`] ends in good order.
 
 mod checkpoints;
 mod gather;
 mod groups;
 mod queue;
+mod rates;
 mod reception;
 mod reload;
 mod retention;
 mod rounds;
 mod space;
 mod stopping;
+mod tally;
 
 use super::Core;
 use super::journal_writer::JournalWriter;
@@ -35,12 +37,14 @@ use checkpoints::Checkpoints;
 use gather::Gatherings;
 use groups::Joining;
 use queue::Queue;
+use rates::Accounts;
 use reception::{Limits, Reception};
 use retention::Losses;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use stopping::Stopping;
+use tally::Tally;
 
 /// Bytes of events that may wait for the journal. More is refused: it would only wait longer.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -62,6 +66,8 @@ pub struct Head {
     state: RefCell<State>,
     coordinator: RefCell<Coordinator>,
     reception: RefCell<Reception>,
+    tally: RefCell<Tally>,
+    accounts: RefCell<Accounts>,
     queue: RefCell<Queue>,
     /// Something waits in the queue.
     work: Notify,
@@ -91,6 +97,8 @@ impl Head {
             writer: JournalWriter::new(dir.join("journal"), pool.clone(), sequencer),
             coordinator: RefCell::new(Coordinator::new(state.partitions())),
             reception: RefCell::new(Reception::new(cores, limits)),
+            tally: RefCell::default(),
+            accounts: RefCell::default(),
             queue: RefCell::default(),
             work: Notify::default(),
             unappended: Cell::default(),
@@ -123,6 +131,16 @@ impl Head {
         match message {
             Message::Accepted { accepted, on } => self.receive(core, accepted, on),
             Message::Gone { address, core } => self.reception.borrow_mut().gone(address, core),
+            Message::TakePlace { client, kind, place, limit } => {
+                let max = limit.map(|(max, _)| max);
+                let admitted = self.tally.borrow_mut().take(client, kind, place, max);
+                if let Some((_, ticket)) = limit {
+                    core.post(place.core, Message::PlaceTaken { ticket, admitted });
+                }
+            }
+            Message::GivePlaceBack { client, kind, place } => {
+                self.tally.borrow_mut().give_back(client, kind, place);
+            }
             Message::Submit(submission) => self.submit(core, submission),
             Message::Appended { bytes } => {
                 self.unappended.set(self.unappended.get() - bytes);

@@ -150,7 +150,7 @@ mod tests {
 
     fn submission(ticket: u64, bytes: usize) -> Submission {
         let block = Block { bytes: vec![0; bytes], ..Block::default() };
-        Submission { from: CoreId(0), ticket: Ticket(ticket), block }
+        Submission { from: CoreId(0), ticket: Ticket(ticket), block, charge: None }
     }
 
     fn tickets(draft: &Draft) -> Vec<u64> {

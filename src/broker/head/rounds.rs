@@ -37,14 +37,25 @@ pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
 impl Head {
     /// Takes a submission in, or refuses it at once.
     pub(super) fn submit(&self, core: &Core, submission: Submission) {
-        let full = self.queue.borrow().bytes() >= QUEUED_BYTES_MAX;
-        match self.refusing.get().or(full.then_some(Refusal::Overloaded)) {
-            Some(refusal) => refuse(core, submission, refusal),
-            None => {
+        match self.admit(core, &submission) {
+            Err(refusal) => refuse(core, submission, refusal),
+            Ok(()) => {
                 self.queue.borrow_mut().submit(submission);
                 self.work.notify();
             }
         }
+    }
+
+    fn admit(&self, core: &Core, submission: &Submission) -> Result<(), Refusal> {
+        if let Some(refusal) = self.refusing.get() {
+            return Err(refusal);
+        }
+        if self.queue.borrow().bytes() >= QUEUED_BYTES_MAX {
+            return Err(Refusal::Overloaded);
+        }
+        let Some(charge) = &submission.charge else { return Ok(()) };
+        let (events, bytes) = (submission.block.count.into(), submission.block.bytes.len() as u64);
+        self.accounts.borrow_mut().charge(core.uptime_ms(), charge, events, bytes)
     }
 
     /// Wants a command journalled.
