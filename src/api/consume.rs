@@ -166,13 +166,13 @@ impl<T: Transport> Consumer<T> {
     fn tick(&mut self) {
         let now_ms = self.core.uptime_ms();
         self.session.tick(now_ms);
-        if now_ms < self.ping_or_give_up_at() {
+        if !self.codec.can_send() || now_ms < self.ping_or_give_up_at() {
             return;
         }
         if self.pinged_ms.is_some() {
             tracing::info!(client = %self.wanted.client, "a consumer does not answer pings");
             self.close(&Close::new(close::POLICY_VIOLATION, "no answer to a ping"));
-        } else if self.codec.can_send() {
+        } else {
             self.pinged_ms = Some(now_ms);
             self.write(|out| frame::write_ping(out, b""));
         }
@@ -215,6 +215,7 @@ impl<T: Transport> Consumer<T> {
     fn listen(&mut self) {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
+        let was_open = self.codec.can_send();
         let core = self.core.clone();
         let mut out = core.scratch.borrow_mut();
         out.clear();
@@ -234,6 +235,9 @@ impl<T: Transport> Consumer<T> {
             }
         }
         self.queue(&out);
+        if was_open && !self.codec.can_send() {
+            self.transport.limit(FAREWELL);
+        }
     }
 
     /// Does what a message says.
@@ -295,11 +299,13 @@ impl<T: Transport> Consumer<T> {
         Ok(true)
     }
 
-    /// Says goodbye; the client has a moment to answer.
+    /// Says goodbye, once; the client has a moment to answer.
     fn close(&mut self, close: &Close) {
-        let Self { codec, .. } = self;
+        if !self.codec.can_send() {
+            return;
+        }
         let mut bye = Vec::new();
-        codec.close(close, &mut bye);
+        self.codec.close(close, &mut bye);
         self.queue(&bye);
         self.transport.limit(FAREWELL);
     }

@@ -2,6 +2,7 @@
 //!
 //! Received and sent bytes pass through one pair of buffers per core, so an idle connection holds only what rustls itself needs.
 
+use crate::rt;
 use crate::rt::buffers::{BUFFER_BYTES, Buffers};
 use crate::rt::deadline::{Deadline, Deadlines};
 use crate::rt::socket::{Accepted, Stream};
@@ -166,6 +167,8 @@ impl Transport for Connection {
         let mut ignored = Vec::new();
         while let Ok(1..) = poll_fn(|cx| self.poll_receive_some(cx, &mut ignored)).await {
             ignored.clear();
+            // A client that sends faster than this reads must not keep the core from everybody else.
+            rt::breathe().await;
         }
     }
 }

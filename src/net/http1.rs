@@ -7,6 +7,7 @@ use crate::broker::Core;
 use crate::broker::budget::Permit;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
 use crate::http::{Problem, Request, Response, Status};
+use crate::rt;
 use crate::ws::Transport;
 use std::future::poll_fn;
 use std::io;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// How long a connection that the broker ends may take to read the last answer.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Requests that came in one piece and are answered before other tasks of the core get their turn.
+const PIPELINED_MAX: u32 = 16;
 
 /// The state of one connection.
 struct Http1 {
@@ -42,9 +45,16 @@ enum Next {
 pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
     let parser = Parser::new(core.config.server.head_bytes_max);
     let mut http = Http1 { core, connection, peer, parser, input: Vec::new(), permit: None };
+    let mut at_once = 0;
     loop {
         match http.next_request().await {
-            Ok(Next::Go) => {}
+            Ok(Next::Go) if http.input.is_empty() => at_once = 0,
+            Ok(Next::Go) => {
+                at_once += 1;
+                if at_once % PIPELINED_MAX == 0 {
+                    rt::breathe().await;
+                }
+            }
             Ok(Next::Upgrade(upgrade)) => {
                 let Http1 { core, connection, peer, input, .. } = http;
                 return api::consume::run(core, connection, peer, *upgrade, input).await;

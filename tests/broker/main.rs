@@ -5,6 +5,7 @@ mod consuming;
 mod dry_run;
 mod fairness;
 mod harness;
+mod hostile;
 mod limits;
 mod operating;
 mod producing;
