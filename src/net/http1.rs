@@ -6,7 +6,7 @@ use crate::auth::Peer;
 use crate::broker::Core;
 use crate::broker::budget::Permit;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
-use crate::http::{Problem, Request, Response, Status};
+use crate::http::{Headers, Problem, Request, Response, Status};
 use crate::rt;
 use crate::ws::Transport;
 use std::future::poll_fn;
@@ -87,8 +87,8 @@ impl Http1 {
                 }
                 Ok(Step::Complete(request, exchange)) => return self.answer(request, exchange).await,
                 Err(error) => {
-                    let response = Response::text(error.status(), error.to_string()).closing();
-                    return self.respond(Exchange::refused(), response).await;
+                    let problem = Problem::new(error.status(), error.to_string());
+                    return self.give_up(&problem).await;
                 }
             }
         }
@@ -114,16 +114,24 @@ impl Http1 {
             }
             0 if idle => Ok(Some(Next::Close)),
             0 if self.connection.deadline().passed() => {
-                let text = format!(
-                    "the request did not arrive within {:?}",
-                    self.core.config.server.request_timeout
-                );
-                self.respond(Exchange::refused(), Response::text(Status::REQUEST_TIMEOUT, text).closing())
-                    .await
-                    .map(Some)
+                let limit = self.core.config.server.request_timeout;
+                let text = format!("the request did not arrive within {limit:?}");
+                self.give_up(&Problem::new(Status::REQUEST_TIMEOUT, text)).await.map(Some)
             }
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// Answers a request that does not come to its end, in the form it asked for if it came that far.
+    async fn give_up(&mut self, problem: &Problem) -> io::Result<Next> {
+        let response = match self.parser.request() {
+            Some(request) => {
+                api::log_refusal(&self.core, &self.peer, request, problem);
+                problem.respond_to(&request.headers)
+            }
+            None => problem.respond_to(&Headers::new()),
+        };
+        self.respond(Exchange::refused(), response.closing()).await
     }
 
     /// Decides on the body of the request whose head has come.

@@ -3,6 +3,7 @@
 mod commands;
 mod consuming;
 mod dry_run;
+mod errors;
 mod fairness;
 mod harness;
 mod hostile;

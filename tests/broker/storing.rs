@@ -1,5 +1,6 @@
 //! Storage over time: full disks, retention, repeats.
 
+use crate::errors::refuses_as_full;
 use crate::harness::{
     Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for,
 };
@@ -22,9 +23,7 @@ fn a_nearly_full_disk_is_503_until_there_is_room_again() {
     let filler = broker.dir().join("filler");
     RealDisk.create(&filler).unwrap().allocate(4 * GIB).unwrap();
     broker.wait_for_log("storage is nearly full");
-    let answer = post_event(&mut producer, &record("refused", 2));
-    assert!(expect(&answer, 503).contains("storage is full"));
-    assert!(answer.header("retry-after").is_some());
+    refuses_as_full(&mut producer, &record("refused", 2));
     assert_eq!(broker.admin("/readyz").0, 503);
     std::fs::remove_file(&filler).unwrap();
     broker.wait_for_log("storage has room again");

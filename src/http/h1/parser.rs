@@ -35,8 +35,8 @@ enum State {
     /// The caller has not yet decided on the body.
     Decide(Box<Head>),
     Reading(Box<Reading>),
-    /// What comes after an error has no meaning.
-    Failed(Error),
+    /// What comes after an error has no meaning. The request is the one whose body was wrong.
+    Failed(Error, Option<Box<Request>>),
 }
 
 /// A request whose body is coming.
@@ -70,9 +70,9 @@ impl Parser {
                 Ok(false) => Ok(Step::NeedMore),
                 Err(error) => Err(error),
             },
-            State::Failed(error) => Err(*error),
+            State::Failed(error, _) => Err(*error),
         };
-        step.inspect_err(|&error| self.state = State::Failed(error))
+        step.inspect_err(|&error| self.fail(error))
     }
 
     /// The head whose body waits for a decision.
@@ -80,6 +80,16 @@ impl Parser {
         match &self.state {
             State::Decide(head) => Some(head),
             _ => None,
+        }
+    }
+
+    /// The request at hand without its body, once its head is there: it says in which form it wants an error.
+    pub fn request(&self) -> Option<&Request> {
+        match &self.state {
+            State::Gathering { .. } => None,
+            State::Decide(head) => Some(&head.request),
+            State::Reading(reading) => Some(&reading.request),
+            State::Failed(_, request) => request.as_deref(),
         }
     }
 
@@ -117,9 +127,7 @@ impl Parser {
 
     fn decide(&mut self, body: Body) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::gathering()) {
-            State::Decide(head) => {
-                self.start(*head, body).inspect_err(|&error| self.state = State::Failed(error))
-            }
+            State::Decide(head) => self.start(*head, body),
             other => {
                 debug_assert!(false, "there is no head to decide on");
                 self.state = other;
@@ -129,10 +137,14 @@ impl Parser {
     }
 
     fn start(&mut self, head: Head, mut body: Body) -> Result<(), Error> {
-        let left = match head.framing {
+        let Head { request, exchange, framing, .. } = head;
+        let left = match framing {
             Framing::None => Left::Bytes(0),
             Framing::Length(length) => {
-                body.expect(length)?;
+                if let Err(error) = body.expect(length) {
+                    self.state = State::Failed(error, Some(Box::new(request)));
+                    return Err(error);
+                }
                 Left::Bytes(length)
             }
             Framing::Chunked => Left::Chunks(Chunked::new()),
@@ -140,9 +152,17 @@ impl Parser {
         if let Left::Bytes(length) = left {
             body.reserve(length);
         }
-        let Head { request, exchange, .. } = head;
         self.state = State::Reading(Box::new(Reading { request, exchange, left, body }));
         Ok(())
+    }
+
+    fn fail(&mut self, error: Error) {
+        let request = match std::mem::replace(&mut self.state, State::gathering()) {
+            State::Reading(reading) => Some(Box::new(reading.request)),
+            State::Failed(_, request) => request,
+            State::Gathering { .. } | State::Decide(_) => None,
+        };
+        self.state = State::Failed(error, request);
     }
 
     fn complete(&mut self) -> Step {

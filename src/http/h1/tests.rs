@@ -338,3 +338,17 @@ fn write_body(input: &mut Vec<u8>, body: &[u8], chunk: Option<usize>) {
     }
     input.extend(b"0\r\n\r\n");
 }
+
+#[test]
+fn a_request_whose_body_goes_wrong_still_says_what_it_was() {
+    let mut parser = Parser::new(HEAD_MAX);
+    assert!(parser.request().is_none());
+    let mut input = &b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"[..];
+    assert_eq!(parser.advance(&mut input), Ok(Step::Head));
+    assert_eq!(parser.request().unwrap().path, "/a");
+    parser.keep_body(BODY_BYTES_MAX).unwrap();
+    for _ in 0..2 {
+        assert!(parser.advance(&mut input).is_err());
+        assert_eq!(parser.request().unwrap().path, "/a");
+    }
+}
