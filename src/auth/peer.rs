@@ -3,7 +3,7 @@
 use super::{AuthProblem, CertificateProblem, Verifier, authorise};
 use crate::registry::model::{CertificateKey, Client, Registry};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub struct Peer {
     /// Its own certificate first; empty when it sent none.
     chain: Vec<CertificateDer<'static>>,
     checked: RefCell<Checked>,
+    let_in: Cell<bool>,
 }
 
 /// What was found out about the chain.
@@ -40,7 +41,7 @@ impl Peer {
         now: UnixTime,
     ) -> Self {
         let checked = RefCell::new(Checked::new(&chain, verifier, now));
-        Self { connection, address, chain, checked }
+        Self { connection, address, chain, checked, let_in: Cell::new(false) }
     }
 
     /// The registered, enabled client that is at the other end, or why none is.
@@ -51,10 +52,17 @@ impl Peer {
         now: UnixTime,
     ) -> Result<&'r Arc<Client>, AuthProblem> {
         self.check_again(verifier, now);
-        match &self.checked.borrow().found {
+        let client = match &self.checked.borrow().found {
             Ok(key) => authorise(registry, key, self.address),
             Err(problem) => Err(AuthProblem::Certificate(problem.clone())),
-        }
+        };
+        self.let_in.set(self.let_in.get() | client.is_ok());
+        client
+    }
+
+    /// Whether there was ever a client at the other end.
+    pub fn was_let_in(&self) -> bool {
+        self.let_in.get()
     }
 
     /// Checks the chain if what was found before may not stand any more; tells whether it did. That takes some hundred

@@ -19,6 +19,8 @@ const CHAIN_MAX: usize = 6;
 #[derive(Debug)]
 pub struct Verifier {
     chain: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
 }
 
 /// What is wrong with the certificate of a peer.
@@ -48,12 +50,18 @@ impl Verifier {
         roots: RootCertStore,
         crls: Vec<CertificateRevocationListDer<'static>>,
     ) -> Result<Self, VerifierBuilderError> {
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .with_crls(crls)
+        let roots = Arc::new(roots);
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
+            .with_crls(crls.clone())
             .allow_unknown_revocation_status()
             .clear_root_hint_subjects()
             .build()?;
-        Ok(Self { chain })
+        Ok(Self { chain, roots, crls })
+    }
+
+    /// Whether both have the same authorities and revocation lists, and so find the same of every chain.
+    pub(super) fn trusts_as(&self, other: &Self) -> bool {
+        self.roots.roots == other.roots.roots && self.crls == other.crls
     }
 
     /// Checks the chain a peer sent, its own certificate first, and tells whose certificate it is.

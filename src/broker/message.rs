@@ -1,6 +1,6 @@
 //! What cores say to each other. Everything large is behind an `Arc` and immutable.
 
-use super::live::Live;
+use super::live::Change;
 use super::places::{Kind, PlaceId};
 use super::refusal::Refusal;
 use crate::delivery::Confirm;
@@ -119,8 +119,8 @@ pub enum Message {
         reason: &'static str,
     },
 
-    /// The head to every core: a new registry, or new certificates.
-    Live(Box<Live>),
+    /// The head to every core: a new registry, or new certificates. The first one has everything.
+    Live(Box<Change>),
 
     /// The head to every core: flush the segments as they are after everything applied so far.
     Mark {

@@ -11,6 +11,7 @@
 //! [`message`]; handling one never waits. What must wait, waits in a task of its own.
 
 pub mod budget;
+pub mod guests;
 mod head;
 mod intake;
 mod journal_writer;
@@ -41,6 +42,7 @@ use crate::rt::bus::Bus;
 use crate::rt::deadline::Deadlines;
 use crate::rt::socket::Accepted;
 use budget::Budget;
+use guests::Guests;
 use intake::Intake;
 use live::Live;
 use message::Message;
@@ -68,6 +70,7 @@ pub struct Core {
     pub pool: Pool,
     pub budget: Rc<Budget>,
     pub sessions: Sessions,
+    pub guests: Guests,
     pub deadlines: Deadlines,
     pub buffers: Rc<Buffers>,
     /// For bytes that are made and queued within one poll.
@@ -119,6 +122,7 @@ impl Core {
             metrics: CoreMetrics::default(),
             budget: Budget::new(REQUEST_BYTES_MAX / cores),
             sessions: Sessions::default(),
+            guests: Guests::default(),
             deadlines: Deadlines::default(),
             buffers: Rc::new(Buffers::default()),
             scratch: RefCell::default(),
@@ -163,7 +167,11 @@ impl Core {
 
     /// The registry, schemas and certificates of now.
     pub fn live(&self) -> Rc<Live> {
-        self.live.borrow().clone().expect("the core listens only when it has its registry")
+        self.live_if_any().expect("the core listens only when it has its registry")
+    }
+
+    fn live_if_any(&self) -> Option<Rc<Live>> {
+        self.live.borrow().clone()
     }
 
     /// The broker's clock, Unix milliseconds.

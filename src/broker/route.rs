@@ -2,7 +2,7 @@
 
 use super::message::{HEAD, Message};
 use super::sessions::Notice;
-use super::{Core, live::Live};
+use super::{Core, live::Change};
 use crate::id::SessionId;
 use crate::rt::bus::Inbox;
 use std::rc::Rc;
@@ -52,13 +52,22 @@ impl Core {
         self.sessions.tell(session, notice);
     }
 
-    /// Replaces registry, schemas and certificates; the first ones open the listeners.
-    fn go_live(self: &Rc<Self>, live: Live) {
-        let first = self.live.replace(Some(Rc::new(live))).is_none();
-        if first {
+    /// Replaces registry, schemas or certificates; the first ones open the listeners.
+    fn go_live(self: &Rc<Self>, change: Change) {
+        let rights_changed = change.registry.is_some();
+        let before = self.live.borrow().clone();
+        let live = match &before {
+            Some(before) => Some(before.with(change)),
+            None => change.complete(),
+        };
+        self.live.replace(live.map(Rc::new));
+        if before.is_none() {
             self.edge.open(self);
         }
-        self.sessions.tell_all(|| Notice::RegistryChanged);
+        // Of other authorities and revocation lists, sessions hear when the connections are looked at.
+        if rights_changed {
+            self.sessions.tell_all(|| Notice::RegistryChanged);
+        }
     }
 
     fn tell_metrics(&self, number: u64) {

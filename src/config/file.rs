@@ -82,8 +82,11 @@ fn tls(mut section: Section<'_, '_>, base: &Path) -> Option<Tls> {
     let client_crl = resolve_all(base, section.or("client_crl", Vec::new()));
     let strict = section.or("strict", false);
     let min_version = section.or("min_version", TlsVersion::V1_2);
+    let watch_interval = section.optional_within("watch_interval", Duration::ZERO..=HOUR);
     section.finish();
-    Some(Tls { certificate: certificate?, key: key?, client_ca: client_ca?, client_crl, strict, min_version })
+    let tls = Tls::new(certificate?, key?, client_ca?);
+    let watch_interval = watch_interval.unwrap_or(tls.watch_interval);
+    Some(Tls { client_crl, strict, min_version, watch_interval, ..tls })
 }
 
 fn storage(

@@ -91,6 +91,8 @@ pub struct Tls {
     pub strict: bool,
     /// Oldest TLS version spoken.
     pub min_version: TlsVersion,
+    /// How often the files are looked at, to read them again when they have changed; zero means never.
+    pub watch_interval: Duration,
 }
 
 /// A version of TLS.
@@ -215,8 +217,21 @@ impl Default for Server {
 impl Tls {
     /// The defaults, around the files that have none.
     pub fn new(certificate: PathBuf, key: PathBuf, client_ca: Vec<PathBuf>) -> Self {
-        let min_version = TlsVersion::V1_2;
-        Self { certificate, key, client_ca, client_crl: Vec::new(), strict: false, min_version }
+        Self {
+            certificate,
+            key,
+            client_ca,
+            client_crl: Vec::new(),
+            strict: false,
+            min_version: TlsVersion::V1_2,
+            watch_interval: Duration::from_secs(5),
+        }
+    }
+
+    /// Every file that is read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pair = [&self.certificate, &self.key];
+        pair.into_iter().chain(&self.client_ca).chain(&self.client_crl).cloned().collect()
     }
 }
 

@@ -30,6 +30,20 @@ pub struct Deadline {
     entry: Rc<Entry>,
 }
 
+/// Ends the connection of a deadline from elsewhere on the core. Without effect once the deadline is dropped.
+pub struct Handle {
+    entry: Weak<Entry>,
+}
+
+impl Handle {
+    /// Ends the connection if it is idle now.
+    pub fn end_if_idle(&self) {
+        if let Some(entry) = self.entry.upgrade().filter(|entry| entry.idle.get()) {
+            shut_down(entry.socket, libc::SHUT_RD);
+        }
+    }
+}
+
 impl Deadlines {
     /// A deadline for `socket`, not yet set.
     pub fn watch(&self, socket: RawFd) -> Deadline {
@@ -86,6 +100,11 @@ impl Deadline {
     pub fn lift(&self) {
         self.entry.at.set(None);
         self.entry.idle.set(false);
+    }
+
+    /// A handle for those who may end the connection.
+    pub fn handle(&self) -> Handle {
+        Handle { entry: Rc::downgrade(&self.entry) }
     }
 
     /// Whether the time was up once.

@@ -99,6 +99,8 @@ async fn converse(core: &Rc<Core>, accepted: Accepted) {
     let place = core.place(Kind::Connection);
     let peer = Rc::new(Peer::new(place.number(), address, chain, &live.tls.verifier, UnixTime::now()));
     drop(live);
+    let guest = core.guests.welcome(peer.clone(), connection.deadline());
     api::greet(core, &peer).await;
     http1::serve(core.clone(), connection, peer).await;
+    drop(guest);
 }

@@ -1,13 +1,14 @@
 //! Putting the broker together and taking it down: everything between the command line and the running cores.
 //!
 //! [`platform`] checks the machine, [`front`] listens for clients, [`admin`] for operators, [`signals`] brings their orders,
-//! [`systemd`] tells the service manager.
+//! [`watch`] notices new certificates, [`systemd`] tells the service manager.
 
 mod admin;
 mod front;
 mod platform;
 mod signals;
 mod systemd;
+mod watch;
 
 use crate::broker::message::Message;
 use crate::broker::store::PartitionLog;
@@ -22,7 +23,7 @@ use crate::rt::socket::{Reservation, reserve};
 use crate::rt::{self, deadline, executor};
 use crate::state::lock::DirectoryLock;
 use front::Front;
-use futures_channel::mpsc::UnboundedReceiver;
+use futures_channel::mpsc::{UnboundedReceiver, unbounded};
 use futures_lite::{FutureExt, StreamExt};
 use signals::Order;
 use std::io;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use systemd::Manager;
+use watch::Watch;
 
 /// Threads for blocking work. Few, because the work is for the disk.
 const HELPER_THREADS: usize = 4;
@@ -63,6 +65,7 @@ struct Prepared {
     store: Store,
     listen: Vec<Reservation>,
     admin: Vec<Reservation>,
+    watch: Watch,
 }
 
 /// What each executor thread gets.
@@ -94,12 +97,13 @@ pub fn start(config: Config) -> Result<Running, Vec<String>> {
     let cores = config.server.cores.unwrap_or(cpus.len());
     platform::check(cores).map_err(|problem| vec![problem])?;
     platform::raise_open_files();
+    let watch = Watch::begin(config.tls.files());
     let loaded = Loaded::read(&config, cores)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let (listen, admin) = reserve_all(&config).map_err(|problem| vec![problem])?;
     manager.status("recovering");
     let store = recover(&config).map_err(|problem| vec![problem])?;
-    let prepared = Prepared { config: Arc::new(config), cores, cpus, loaded, store, listen, admin };
+    let prepared = Prepared { config: Arc::new(config), cores, cpus, loaded, store, listen, admin, watch };
     launch(prepared, manager).map_err(|problem| vec![problem])
 }
 
@@ -140,10 +144,16 @@ fn reserve_all(config: &Config) -> Result<(Vec<Reservation>, Vec<Reservation>), 
 
 /// Starts one executor per core and waits until all of them listen.
 fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
-    let Prepared { config, cores, cpus, loaded, store, listen, admin } = prepared;
+    let Prepared { config, cores, cpus, loaded, store, listen, admin, watch } = prepared;
     let addresses: Vec<_> = listen.iter().map(|reserved| reserved.address).collect();
     let admin_addresses: Vec<_> = admin.iter().map(|reserved| reserved.address).collect();
-    let orders = signals::listen().map_err(|e| format!("signals cannot be listened to: {e}"))?;
+    let (order, orders) = unbounded();
+    signals::listen(order.clone()).map_err(|e| format!("signals cannot be listened to: {e}"))?;
+    if !config.tls.watch_interval.is_zero() {
+        watch
+            .start(config.tls.watch_interval, order)
+            .map_err(|e| format!("the thread that watches certificates does not start: {e}"))?;
+    }
     let pool =
         Pool::start("helper", HELPER_THREADS).map_err(|e| format!("the helper threads do not start: {e}"))?;
     let (done, stopped) = channel();
@@ -171,7 +181,7 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
         executor::start(core, cpus[core % cpus.len()], move || run(start)).map_err(|e| e.to_string())?;
     }
     drop(opened);
-    watch(hearts, &manager).map_err(|e| format!("the pulse thread does not start: {e}"))?;
+    watch_hearts(hearts, &manager).map_err(|e| format!("the pulse thread does not start: {e}"))?;
     wait_until_open(&opening, cores)?;
     manager.ready();
     manager.status("serving");
@@ -203,7 +213,7 @@ fn wait_until_open(opening: &Receiver<io::Result<()>>, cores: usize) -> Result<(
 }
 
 /// Wakes the cores and feeds the watchdog while all of them make progress.
-fn watch(hearts: Vec<Arc<Heart>>, manager: &Manager) -> io::Result<()> {
+fn watch_hearts(hearts: Vec<Arc<Heart>>, manager: &Manager) -> io::Result<()> {
     let manager = manager.clone();
     let interval = manager.watchdog().map(|limit| limit / 4);
     let mut fed = Instant::now();
@@ -232,6 +242,7 @@ async fn run(start: Start) {
     core.serve(inbox);
     core.start_upkeep();
     rt::spawn(look_at_deadlines(core.clone()));
+    rt::spawn(core.clone().look_after_guests());
     let pulsed = core.clone();
     rt::spawn(heart.react(move |delay| metrics::record(&pulsed.metrics.distributions.stall_ns, delay)));
     if let Some(first) = first {
@@ -260,6 +271,7 @@ async fn lead(core: &Rc<Core>, first: First) {
     while let Some(order) = orders.next().await {
         match order {
             Order::Reload => head.reload(core).await,
+            Order::ReloadCertificates => head.reload_certificates(core).await,
             Order::Stop => break,
         }
     }

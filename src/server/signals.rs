@@ -1,25 +1,26 @@
 //! Signals become messages to the head.
 
-use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_channel::mpsc::UnboundedSender;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
 
-/// What an operator asks of the running broker.
+/// What the running broker is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// SIGHUP: read the registry and the certificates again.
     Reload,
+    /// Their files have changed: read the certificates again.
+    ReloadCertificates,
     /// SIGTERM or SIGINT: stop in good order.
     Stop,
 }
 
-/// Orders as they come. A second order to stop ends the process at once.
-pub fn listen() -> io::Result<UnboundedReceiver<Order>> {
+/// Sends orders as they come. A second order to stop ends the process at once.
+pub fn listen(orders: UnboundedSender<Order>) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT])?;
-    let (orders, received) = unbounded();
     std::thread::Builder::new().name("signals".into()).spawn(move || forward(&mut signals, &orders))?;
-    Ok(received)
+    Ok(())
 }
 
 fn forward(signals: &mut Signals, orders: &UnboundedSender<Order>) {

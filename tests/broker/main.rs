@@ -1,5 +1,7 @@
 //! Whole-broker tests: one process a test, real sockets, real TLS, real files.
 
+mod authority;
+mod certificates;
 mod commands;
 mod consuming;
 mod dry_run;

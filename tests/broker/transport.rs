@@ -1,93 +1,9 @@
-//! The transport: certificates, addresses, HTTP/1.1 as sent by good and bad clients, limits.
+//! The transport: TLS, HTTP/1.1 as sent by good and bad clients, limits.
 
-use crate::harness::{Broker, PATIENCE, expect, post_event, record, wait_for};
-use nistru::client::{Connection, Endpoint, Stream};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use crate::harness::{Broker, expect, post_event, record, wait_for};
+use nistru::client::{Connection, Stream};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Makes a client certificate signed by the authority in `ca`, and gives its files.
-fn issue(broker: &Broker, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (PathBuf, PathBuf) {
-    let ca_key = KeyPair::from_pem(&std::fs::read_to_string(broker.pki("ca.key")).unwrap()).unwrap();
-    let ca =
-        Issuer::from_ca_cert_pem(&std::fs::read_to_string(broker.pki("ca.pem")).unwrap(), ca_key).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    change(&mut params);
-    let certificate = params.signed_by(&key, &ca).unwrap();
-    write_identity(broker.dir(), name, &certificate.pem(), &key)
-}
-
-fn write_identity(dir: &Path, name: &str, certificate: &str, key: &KeyPair) -> (PathBuf, PathBuf) {
-    let files = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
-    std::fs::write(&files.0, certificate).unwrap();
-    std::fs::write(&files.1, key.serialize_pem()).unwrap();
-    files
-}
-
-/// The answer to a good event sent with this identity.
-fn answer_to(broker: &Broker, identity: Option<&(PathBuf, PathBuf)>) -> (u16, String) {
-    let identity = identity.map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-    let endpoint = Endpoint::new(&broker.url(), &broker.pki("ca.pem"), identity).unwrap().patient(PATIENCE);
-    let answer = post_event(&mut Connection::open(&endpoint).unwrap(), &record("1", 1));
-    assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
-    (answer.status, answer.text())
-}
-
-#[test]
-fn every_kind_of_certificate_gets_an_answer_that_says_what_is_wrong() {
-    let broker = Broker::start();
-    let (status, text) = answer_to(&broker, None);
-    assert!(status == 400 && text.contains("certificate"), "{text}");
-
-    let stranger = issue(&broker, "stranger", |_| {});
-    let (status, text) = answer_to(&broker, Some(&stranger));
-    assert!(status == 401 && text.contains("no client is registered"), "{text}");
-
-    let expired = issue(&broker, "expired", |params| {
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    });
-    let (status, text) = answer_to(&broker, Some(&expired));
-    assert!(status == 401 && text.contains("expired"), "{text}");
-
-    let early = issue(&broker, "early", |params| {
-        params.not_before = rcgen::date_time_ymd(2090, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2091, 1, 1);
-    });
-    let (status, text) = answer_to(&broker, Some(&early));
-    assert!(status == 401 && text.contains("not valid before"), "{text}");
-
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, "lonely");
-    let own = params.self_signed(&key).unwrap();
-    let lonely = write_identity(broker.dir(), "lonely", &own.pem(), &key);
-    let (status, text) = answer_to(&broker, Some(&lonely));
-    assert!(status == 400 && text.contains("intermediate"), "{text}");
-}
-
-#[test]
-fn a_strict_broker_refuses_such_certificates_in_the_handshake() {
-    let broker = Broker::with(&[("tls", "strict", "true")]);
-    let endpoint = Endpoint::new(&broker.url(), &broker.pki("ca.pem"), None).unwrap().patient(PATIENCE);
-    let refused = Connection::open(&endpoint).and_then(|mut connection| connection.get("/", &[]));
-    assert!(refused.is_err());
-    expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 202);
-}
-
-#[test]
-fn a_client_may_come_only_from_its_networks() {
-    let broker = Broker::start();
-    broker.reload_with("clients/demo.toml", |text| {
-        replace_line(&text, "networks", r#"networks = ["192.0.2.0/24"]"#)
-    });
-    let text = expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 401);
-    assert!(text.contains("127.0.0.1"), "{text}");
-}
 
 /// Replaces the line that begins with `start`.
 pub fn replace_line(text: &str, start: &str, line: &str) -> String {

@@ -5,7 +5,7 @@ use super::Head;
 use super::queue::Own;
 use crate::auth::ServerTls;
 use crate::broker::Core;
-use crate::broker::live::Live;
+use crate::broker::live::Change;
 use crate::broker::message::Message;
 use crate::config::{Config, Problem, RegistrySource};
 use crate::id::CoreId;
@@ -65,6 +65,26 @@ impl Head {
         }
     }
 
+    /// Reads the certificates, keys and revocation lists again; what is wrong with them is logged and the running ones stay.
+    pub async fn reload_certificates(self: &Rc<Self>, core: &Rc<Core>) {
+        let config = core.config.clone();
+        match core.pool.run(move || ServerTls::load(&config.tls, &ALPN, UnixTime::now())).await {
+            Ok(tls) => {
+                let tls = tls.in_place_of(&core.live().tls);
+                core.post_all(|| {
+                    Message::Live(Box::new(Change { tls: Some(tls.clone()), ..Change::default() }))
+                });
+                tracing::info!("the certificates were loaded");
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!(%problem, "the new certificates are refused");
+                }
+                tracing::error!(problems = problems.len(), "the running certificates stay as they are");
+            }
+        }
+    }
+
     /// Gives a registry to every core, once the journal knows all its types.
     pub async fn go_live(self: &Rc<Self>, core: &Rc<Core>, loaded: Loaded) {
         let Loaded { registry, schemas, tls } = loaded;
@@ -74,9 +94,14 @@ impl Head {
             let id_of = |name: &str| state.type_id(name).expect("every type was defined");
             Arc::new(registry.with_type_ids(id_of))
         };
+        let tls = match core.live_if_any() {
+            Some(running) => tls.in_place_of(&running.tls),
+            None => tls,
+        };
         for (to, schemas) in schemas.into_iter().enumerate() {
-            let live = Live { registry: registry.clone(), schemas, tls: tls.clone() };
-            core.post(CoreId(to as u8), Message::Live(Box::new(live)));
+            let (registry, tls) = (registry.clone(), tls.clone());
+            let change = Change { registry: Some(registry), schemas: Some(schemas), tls: Some(tls) };
+            core.post(CoreId(to as u8), Message::Live(Box::new(change)));
         }
     }
 
