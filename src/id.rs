@@ -1,9 +1,14 @@
 //! The identities that travel between modules, each its own type so that one cannot be passed for another.
 
 use std::fmt;
+use std::num::NonZeroU8;
 
 /// Number of partitions of a data directory made with default settings. The real number stands in `genesis`.
 pub const DEFAULT_PARTITIONS: u8 = 12;
+/// Partitions that every data directory has beside those: one for each [`PrivateLog`].
+pub const PRIVATE_PARTITIONS: u8 = PrivateLog::ALL.len() as u8;
+/// The most partitions that keys may be spread over: a set of all partitions fits into 64 bits.
+pub const SHARED_PARTITIONS_MAX: u8 = 64 - PRIVATE_PARTITIONS;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -56,6 +61,55 @@ number!(
     SessionId(u64)
 );
 
+/// Events that only the client itself ever sees. Each kind of all clients together is one more partition, numbered after
+/// those that the producers' events are spread over; its records carry a number of their client's own in place of the
+/// event type's, so that a client's events are found like those of a type.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PrivateLog {
+    /// What the client reported as events that it cannot consume.
+    Dead,
+    /// What the client produced for its own consumers to try them out.
+    Test,
+}
+
+impl PrivateLog {
+    pub const ALL: [Self; 2] = [Self::Dead, Self::Test];
+
+    /// The partition in which the log lies, behind the `shared` partitions.
+    pub fn partition(self, shared: NonZeroU8) -> Partition {
+        Partition(shared.get() + self as u8)
+    }
+
+    /// The log that lies in `partition`, if that is none of the `shared` ones.
+    pub fn of(partition: Partition, shared: NonZeroU8) -> Option<Self> {
+        Self::ALL.into_iter().find(|log| log.partition(shared) == partition)
+    }
+
+    /// The name under which the journal numbers the client's events in this log. No event type has a slash in its name.
+    pub fn type_name(self, client: ClientId) -> String {
+        match self {
+            Self::Dead => format!("dead/{client}"),
+            Self::Test => format!("test/{client}"),
+        }
+    }
+}
+
+/// The numbers under which the journal knows one client's events in its private logs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrivateTypes {
+    pub dead: TypeId,
+    pub test: TypeId,
+}
+
+impl PrivateTypes {
+    pub fn of(self, log: PrivateLog) -> TypeId {
+        match log {
+            PrivateLog::Dead => self.dead,
+            PrivateLog::Test => self.test,
+        }
+    }
+}
+
 impl Offset {
     /// The offset that follows this one.
     pub fn next(self) -> Self {
@@ -101,6 +155,14 @@ impl fmt::Debug for ClientId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn private_logs_lie_behind_the_shared_partitions() {
+        let shared = NonZeroU8::new(12).unwrap();
+        assert_eq!(PrivateLog::ALL.map(|log| log.partition(shared)), [Partition(12), Partition(13)]);
+        assert_eq!(PrivateLog::of(Partition(11), shared), None);
+        assert_eq!(PrivateLog::of(Partition(13), shared), Some(PrivateLog::Test));
+    }
 
     #[test]
     fn a_session_id_tells_its_core() {

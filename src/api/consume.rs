@@ -1,27 +1,24 @@
-//! A WebSocket consumer: one task that moves notices, the client's messages and events between its transport and its
-//! session.
+//! A WebSocket consumer: one task that moves the client's messages and events between its transport and its feed.
 
-use super::Upgrade;
+use super::feed::{Feed, News};
+use super::subscription::Subscription;
 use crate::auth::Peer;
-use crate::broker::message::{Fetch, HEAD, Message};
-use crate::broker::sessions::{Membership, Notice};
-use crate::broker::{Core, Slice};
-use crate::delivery::session::{Effect, Limits, Session};
-use crate::partition::TypeFilter;
+use crate::broker::Core;
+use crate::broker::refusal::Refusal;
+use crate::ingress::report::Report;
 use crate::rt;
 use crate::ws::{Close, Codec, Incoming, Transport, close, frame};
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Largest message a client may send. Confirms are short; a reported event is as long as an event.
+/// Largest message a client may send, unless events may be larger. Confirms are short; a reported event is about as long as an event.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of events that are framed and encrypted before the transport is asked to take them.
 const SEND_BYTES: usize = 64 << 10;
-/// Bytes asked for in one fetch.
-const FETCH_BYTES: usize = 64 << 10;
 /// Rounds of work before other tasks of the core get their turn.
 const ROUNDS_MAX: usize = 16;
 /// How long a transport that is being closed may take.
@@ -31,13 +28,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Consumer<T> {
     core: Rc<Core>,
     transport: T,
-    peer: Rc<Peer>,
-    wanted: Upgrade,
+    subscription: Subscription,
     codec: Codec,
-    session: Session<Slice>,
-    /// `None` once the session has left its group.
-    membership: Option<Membership>,
-    types: TypeFilter,
+    /// `None` when the client may not consume after all.
+    feed: Option<Feed>,
     /// Received and not read yet.
     input: Vec<u8>,
     /// When the client last sent anything, by [`Core::uptime_ms`].
@@ -55,9 +49,15 @@ enum Pause {
 }
 
 /// Serves the consumer until either side ends. `input` is what came behind the handshake.
-pub async fn run(core: Rc<Core>, transport: impl Transport, peer: Rc<Peer>, wanted: Upgrade, input: Vec<u8>) {
-    let mut consumer = Consumer::new(core, transport, peer, wanted, input);
-    consumer.start();
+pub async fn run(
+    core: Rc<Core>,
+    transport: impl Transport,
+    peer: Rc<Peer>,
+    subscription: Subscription,
+    input: Vec<u8>,
+) {
+    let mut consumer = Consumer::new(core, transport, subscription, input);
+    consumer.start(peer);
     while let Pause::Breathe = poll_fn(|cx| consumer.poll(cx)).await {
         rt::breathe().await;
     }
@@ -65,37 +65,17 @@ pub async fn run(core: Rc<Core>, transport: impl Transport, peer: Rc<Peer>, want
 }
 
 impl<T: Transport> Consumer<T> {
-    fn new(core: Rc<Core>, transport: T, peer: Rc<Peer>, wanted: Upgrade, input: Vec<u8>) -> Self {
-        let settings = &core.config.delivery;
-        let limits = Limits {
-            window_events: settings.window_events,
-            window_bytes: settings.window_bytes,
-            fetch_bytes: FETCH_BYTES,
-            grace_ms: settings.revoke_grace.as_millis() as u64,
-        };
+    fn new(core: Rc<Core>, transport: T, subscription: Subscription, input: Vec<u8>) -> Self {
         let now_ms = core.uptime_ms();
-        let codec = Codec::new(MESSAGE_BYTES_MAX, now_ms);
-        Self {
-            transport,
-            peer,
-            wanted,
-            codec,
-            session: Session::new(limits),
-            membership: None,
-            types: TypeFilter::default(),
-            input,
-            heard_ms: now_ms,
-            pinged_ms: None,
-            core,
-        }
+        let codec = Codec::new(message_bytes_max(&core), now_ms);
+        Self { transport, subscription, codec, feed: None, input, heard_ms: now_ms, pinged_ms: None, core }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, peer: Rc<Peer>) {
         self.transport.lift();
-        self.membership =
-            Some(self.core.join(self.wanted.client, self.wanted.events.then_some(&self.wanted.group)));
-        if let Err(close) = self.look_up_rights() {
-            self.close(&close);
+        match Feed::open(&self.core, peer, &self.subscription) {
+            Ok(feed) => self.feed = Some(feed),
+            Err(reason) => self.close(&Close::new(close::POLICY_VIOLATION, reason)),
         }
         if !self.input.is_empty() {
             self.listen();
@@ -105,72 +85,53 @@ impl<T: Transport> Consumer<T> {
     /// One turn: as much as can be done now, up to a bound.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
         for _ in 0..ROUNDS_MAX {
-            let noticed = self.take_notices();
+            let noticed = self.take_news();
             let Ok(heard) = self.receive(cx) else { return Poll::Ready(Pause::End) };
-            self.pass_on_effects();
+            self.feed.iter_mut().for_each(Feed::pass_on_effects);
             let Ok(sent) = self.send(cx) else { return Poll::Ready(Pause::End) };
             if self.codec.is_closed() && !self.transport.has_queued() {
                 return Poll::Ready(Pause::End);
             }
-            if !(noticed || heard || sent) && self.mailbox_is_empty(cx) {
-                self.set_alarm();
+            if !(noticed || heard || sent || self.has_news(cx)) {
+                self.feed.iter().for_each(|feed| feed.wake_at(self.ping_or_give_up_at()));
                 return Poll::Pending;
             }
         }
         Poll::Ready(Pause::Breathe)
     }
 
-    fn mailbox_is_empty(&self, cx: &mut Context<'_>) -> bool {
-        self.membership.as_ref().is_none_or(|membership| membership.mailbox.poll(cx).is_pending())
+    fn has_news(&self, cx: &mut Context<'_>) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.poll_news(cx).is_ready())
     }
 
-    fn take_notices(&mut self) -> bool {
+    fn take_news(&mut self) -> bool {
         let mut any = false;
-        while let Some(notice) = self.membership.as_ref().and_then(|membership| membership.mailbox.take()) {
-            self.notice(notice);
+        while let Some(news) = self.feed.as_mut().and_then(Feed::take_news) {
+            self.heed(news);
             any = true;
         }
         any
     }
 
-    fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Assign { partition, epoch, from } => self.session.assigned(partition, epoch, from),
-            Notice::Revoke { partition, epoch } => {
-                self.session.revoke(partition, epoch, self.core.uptime_ms())
-            }
-            Notice::Fetched { fetch, next, events } => self.session.fetched(fetch, next, events),
-            Notice::RegistryChanged => match self.look_up_rights() {
-                Ok(()) => self.session.reread(),
-                Err(close) => self.close(&close),
-            },
-            Notice::Tick => self.tick(),
-            Notice::Dismiss { reason } => self.close(&Close::new(close::POLICY_VIOLATION, reason)),
-            Notice::Stop => {
-                self.close(&Close::new(close::SERVICE_RESTART, "the broker is stopping; connect again"))
-            }
+    fn heed(&mut self, news: News) {
+        match news {
+            News::Progress => {}
+            News::Tick => self.tick(),
+            News::Ended(reason) => self.close(&Close::new(close::POLICY_VIOLATION, reason)),
+            News::Stopping => self.close(&stopping()),
+            // What the client said behind its report waits to be read.
+            News::Reported => self.listen(),
+            News::NotReported(refusal) => self.close(&not_reported(refusal)),
         }
-    }
-
-    /// Which types the client may consume now, or why it may no longer be here.
-    fn look_up_rights(&mut self) -> Result<(), Close> {
-        let refuse = |text: String| Close::new(close::POLICY_VIOLATION, text);
-        let live = self.core.live();
-        let client = live.client_of(&self.peer).map_err(|problem| refuse(problem.to_string()))?;
-        let consumer = client.consumer.as_ref().filter(|_| client.id == self.wanted.client);
-        let consumer = consumer.ok_or_else(|| refuse("the client is not registered as a consumer".into()))?;
-        self.types = live.registry.type_ids(consumer).into_iter().collect();
-        Ok(())
     }
 
     fn tick(&mut self) {
         let now_ms = self.core.uptime_ms();
-        self.session.tick(now_ms);
         if !self.codec.can_send() || now_ms < self.ping_or_give_up_at() {
             return;
         }
         if self.pinged_ms.is_some() {
-            tracing::info!(client = %self.wanted.client, "a consumer does not answer pings");
+            tracing::info!(client = %self.subscription.client, "a consumer does not answer pings");
             self.close(&Close::new(close::POLICY_VIOLATION, "no answer to a ping"));
         } else {
             self.pinged_ms = Some(now_ms);
@@ -187,16 +148,11 @@ impl<T: Transport> Consumer<T> {
         }
     }
 
-    /// Asks for the next tick.
-    fn set_alarm(&self) {
-        if let Some(membership) = &self.membership {
-            let at_ms = self.session.wake_at().unwrap_or(u64::MAX).min(self.ping_or_give_up_at());
-            membership.mailbox.tick_at(at_ms);
-        }
-    }
-
-    /// Reads from the transport once. An error means that it is over.
+    /// Reads from the transport once, unless a report is under way. An error means that the transport is over.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if self.is_reporting() {
+            return Ok(false);
+        }
         match self.transport.poll_receive(cx, &mut self.input) {
             Poll::Pending => Ok(false),
             Poll::Ready(received) => {
@@ -211,15 +167,19 @@ impl<T: Transport> Consumer<T> {
         }
     }
 
-    /// Reads the messages in `input`.
+    fn is_reporting(&self) -> bool {
+        self.feed.as_ref().is_some_and(Feed::is_reporting)
+    }
+
+    /// Reads the messages in `input`, up to a report: what follows it must not count before the report is durable.
     fn listen(&mut self) {
-        let input = std::mem::take(&mut self.input);
+        let mut input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
         let was_open = self.codec.can_send();
         let core = self.core.clone();
         let mut out = core.scratch.borrow_mut();
         out.clear();
-        loop {
+        while !self.is_reporting() {
             match self.codec.next(&mut rest, core.uptime_ms(), &mut out) {
                 Ok(Some(Incoming::Text(text))) => {
                     if let Err(close) = self.obey(&text) {
@@ -229,10 +189,15 @@ impl<T: Transport> Consumer<T> {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(close) => {
-                    tracing::info!(client = %self.wanted.client, %close, "a consumer broke the protocol");
+                    tracing::info!(client = %self.subscription.client, %close, "a consumer broke the protocol");
                     break;
                 }
             }
+        }
+        let read = input.len() - rest.len();
+        input.drain(..read);
+        if !input.is_empty() {
+            self.input = input;
         }
         self.queue(&out);
         if was_open && !self.codec.can_send() {
@@ -240,52 +205,28 @@ impl<T: Transport> Consumer<T> {
         }
     }
 
-    /// Does what a message says.
+    /// Does what a message says. What comes after a goodbye changes nothing.
     fn obey(&mut self, text: &str) -> Result<(), Close> {
-        let refuse = |text: String| Close::new(close::POLICY_VIOLATION, text);
-        let Some(offset) = text.strip_prefix("confirm:") else {
-            return Err(refuse("unknown message: expected confirm:OFFSET".into()));
-        };
-        let number = Some(offset).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
-            return Err(refuse("confirm: expected the offset of an event, a whole number".into()));
-        };
-        let before = self.session.unconfirmed();
-        self.session.confirm(number).map_err(|bad| refuse(format!("confirm: {bad}")))?;
-        self.core.metrics.numbers.events_confirmed.add((before - self.session.unconfirmed()) as u64);
-        Ok(())
-    }
-
-    /// Passes on what the session wants of others.
-    fn pass_on_effects(&mut self) {
-        let Some(session) = self.membership.as_ref().map(|membership| membership.session) else { return };
-        while let Some(effect) = self.session.poll() {
-            match effect {
-                Effect::Confirm(confirms) => self.core.post(HEAD, Message::Confirm { session, confirms }),
-                Effect::Revoked { partition, epoch } => {
-                    self.core.post(HEAD, Message::Revoked { session, partition, epoch });
-                }
-                Effect::Cancel { partition, fetch } => self.core.cancel_fetch(session, partition, fetch),
-                Effect::Fetch { partition, fetch, from, bytes_max } => {
-                    let types = self.types.clone();
-                    self.core.fetch(Fetch { session, fetch, partition, from, bytes_max, types });
-                }
-            }
+        let Some(feed) = self.feed.as_mut().filter(|_| self.codec.can_send()) else { return Ok(()) };
+        if let Some(offset) = text.strip_prefix("confirm:") {
+            return confirm(feed, offset);
         }
+        if let Some(event) = text.strip_prefix("dead:") {
+            return report(&self.core, &self.subscription, feed, event);
+        }
+        Err(refuse("unknown message: expected confirm:OFFSET or dead:EVENT"))
     }
 
     /// Sends what is queued, then as many events as it takes at once. An error means that the transport is over.
     fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Poll::Ready(()) = self.transport.poll_flush(cx)? else { return Ok(false) };
-        if !self.codec.can_send() {
-            return Ok(false);
-        }
+        let Some(feed) = self.feed.as_mut().filter(|_| self.codec.can_send()) else { return Ok(false) };
         let core = self.core.clone();
         let mut out = core.scratch.borrow_mut();
         out.clear();
         let mut events = 0;
         while out.len() < SEND_BYTES
-            && let Some((offset, event)) = self.session.next_event()
+            && let Some((offset, event)) = feed.next_event()
         {
             frame::write_event(&mut out, &event, offset);
             events += 1;
@@ -293,8 +234,7 @@ impl<T: Transport> Consumer<T> {
         if events == 0 {
             return Ok(false);
         }
-        core.metrics.numbers.events_delivered.add(events);
-        core.metrics.numbers.bytes_delivered.add(out.len() as u64);
+        feed.sent(events, out.len() as u64);
         self.transport.queue(&out)?;
         Ok(true)
     }
@@ -324,13 +264,51 @@ impl<T: Transport> Consumer<T> {
     }
 
     async fn end(mut self) {
-        if let Some(membership) = &self.membership {
-            for (partition, fetch) in self.session.outstanding() {
-                self.core.cancel_fetch(membership.session, partition, fetch);
-            }
-        }
         // The group gets the partitions at once; the farewell can take its time.
-        self.membership = None;
+        self.feed = None;
         self.transport.close(FAREWELL).await;
+    }
+}
+
+/// Twice the largest event, since a consumer may have written a reported one anew.
+fn message_bytes_max(core: &Core) -> usize {
+    let live = core.live();
+    let types = live.registry.types.iter().filter_map(|event_type| event_type.event_bytes_max);
+    let largest = types.fold(core.config.server.event_bytes_max, usize::max);
+    largest.saturating_mul(2).max(MESSAGE_BYTES_MAX)
+}
+
+fn confirm(feed: &mut Feed, offset: &str) -> Result<(), Close> {
+    let number = Some(offset).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
+        return Err(refuse("confirm: expected the offset of an event, a whole number"));
+    };
+    feed.confirm(number).map_err(|bad| refuse(format!("confirm: {bad}")))
+}
+
+fn report(core: &Core, of: &Subscription, feed: &mut Feed, event: &str) -> Result<(), Close> {
+    let report = Report::of_text(event, of.client, uuid::Uuid::new_v4(), core.now_ms());
+    let (bytes, bytes_max) = (report.event.delivered_bytes(), core.config.storage.event_bytes_bound());
+    if bytes as u64 > bytes_max {
+        let text = format!("dead: the event takes {bytes} bytes as stored, the limit is {bytes_max}");
+        return Err(Close::new(close::MESSAGE_TOO_BIG, text));
+    }
+    feed.report(report);
+    Ok(())
+}
+
+fn refuse(text: impl Into<Cow<'static, str>>) -> Close {
+    Close::new(close::POLICY_VIOLATION, text)
+}
+
+fn stopping() -> Close {
+    Close::new(close::SERVICE_RESTART, "the broker is stopping; connect again")
+}
+
+/// The client hears that its report was not taken; what it reported was not confirmed and comes again.
+fn not_reported(refusal: Refusal) -> Close {
+    match refusal {
+        Refusal::Stopping => stopping(),
+        other => Close::new(close::TRY_AGAIN_LATER, other.to_string()),
     }
 }

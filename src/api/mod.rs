@@ -3,11 +3,13 @@
 //! Requests and responses know no HTTP version and no socket. What a request needs of the broker it asks of its core.
 
 pub mod consume;
+mod feed;
 mod produce;
+mod subscription;
 mod trace;
 mod upgrade;
 
-pub use upgrade::Upgrade;
+pub use subscription::Subscription;
 
 use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
@@ -31,7 +33,7 @@ pub enum Verdict {
 pub enum Outcome {
     Response(Response),
     /// The response switches to WebSocket.
-    Upgrade(Response, Box<Upgrade>),
+    Upgrade(Response, Box<Subscription>),
 }
 
 /// An endpoint.
@@ -90,7 +92,7 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
             produce::produce(core, &live, client, form, request).await.map(Outcome::Response)
         }
         Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(client, request)
-            .map(|(response, upgrade)| Outcome::Upgrade(response, Box::new(upgrade))),
+            .map(|(response, wanted)| Outcome::Upgrade(response, Box::new(wanted))),
         Err(problem) => Err(problem),
     };
     let (Ok(Outcome::Response(Response { status, .. }) | Outcome::Upgrade(Response { status, .. }, _))

@@ -3,9 +3,11 @@
 use super::live::Change;
 use super::places::{Kind, PlaceId};
 use super::refusal::Refusal;
-use crate::delivery::Confirm;
 use crate::delivery::session::FetchId;
-use crate::id::{ClientId, CoreId, Epoch, FrameIndex, Offset, Partition, SessionId};
+use crate::delivery::{Confirm, Wanted};
+use crate::id::{
+    ClientId, CoreId, Epoch, FrameIndex, Offset, Partition, PrivateLog, PrivateTypes, SessionId, TypeId,
+};
 use crate::ingress::Block;
 use crate::metrics::Snapshot;
 use crate::partition::{End, TypeFilter};
@@ -84,12 +86,19 @@ pub enum Message {
         events: Vec<super::Slice>,
     },
 
-    /// A session's core to the head.
-    Join {
-        session: SessionId,
+    /// Any core to the head: what are the numbers of this client's private logs?
+    Introduce {
         client: ClientId,
-        group: String,
+        core: CoreId,
     },
+    /// The answer.
+    Introduced {
+        client: ClientId,
+        types: PrivateTypes,
+    },
+
+    /// A session's core to the head.
+    Join(Join),
     Confirm {
         session: SessionId,
         confirms: Vec<Confirm>,
@@ -102,7 +111,13 @@ pub enum Message {
     Left {
         session: SessionId,
     },
-    /// The head to the session's core.
+    /// The head to the session's core: it is to read its client's events of a private log.
+    Follow {
+        session: SessionId,
+        log: PrivateLog,
+        type_id: TypeId,
+        from: Offset,
+    },
     Assign {
         session: SessionId,
         partition: Partition,
@@ -174,6 +189,14 @@ pub enum Message {
     Stopped {
         core: CoreId,
     },
+}
+
+/// A session wants to read.
+pub struct Join {
+    pub session: SessionId,
+    pub client: ClientId,
+    pub group: String,
+    pub wanted: Wanted,
 }
 
 /// Events that one request wants stored, all or nothing.

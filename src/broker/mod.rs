@@ -14,6 +14,7 @@ pub mod budget;
 pub mod guests;
 mod head;
 mod intake;
+mod introductions;
 mod journal_writer;
 pub mod live;
 pub mod message;
@@ -44,6 +45,7 @@ use crate::rt::socket::Accepted;
 use budget::Budget;
 use guests::Guests;
 use intake::Intake;
+use introductions::Introductions;
 use live::Live;
 use message::Message;
 use owner::Owner;
@@ -64,7 +66,7 @@ const REFUSAL_LINES_MAX: u32 = 100;
 pub struct Core {
     pub id: CoreId,
     pub config: Arc<Config>,
-    /// Partitions of the data directory.
+    /// Partitions that keys are spread over.
     pub partitions: NonZeroU8,
     pub metrics: CoreMetrics,
     pub pool: Pool,
@@ -80,6 +82,7 @@ pub struct Core {
     pub refusal_lines: Quota,
     intake: Intake,
     places: Places,
+    introductions: Introductions,
     owner: Owner,
     head: Option<Rc<Head>>,
     bus: Bus<Message>,
@@ -130,8 +133,9 @@ impl Core {
             refusal_lines: Quota::new(REFUSAL_LINES_MAX),
             intake: Intake::default(),
             places: Places::default(),
+            introductions: Introductions::default(),
             owner: Owner::new(logs, cores),
-            head: head.map(|parts| Head::new(parts, &config, &pool, cores)),
+            head: head.map(|parts| Head::new(parts, partitions, &config, &pool, cores)),
             bus,
             live: RefCell::default(),
             connections: Cell::new(0),

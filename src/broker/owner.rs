@@ -7,7 +7,7 @@ use super::store::PartitionLog;
 use super::{Core, Slice, abort};
 use crate::delivery::session::{Event, FetchId};
 use crate::event::record::Record;
-use crate::id::{FrameIndex, Offset, Partition, SessionId};
+use crate::id::{FrameIndex, Offset, Partition, PrivateLog, SessionId};
 use crate::ingress::Span;
 use crate::journal::disk::RealDisk;
 use crate::metrics::PartitionGauge;
@@ -106,9 +106,18 @@ impl Core {
         });
     }
 
+    fn retention_of(&self, partition: Partition) -> Duration {
+        let storage = &self.config.storage;
+        match PrivateLog::of(partition, self.partitions) {
+            None => storage.retention,
+            Some(PrivateLog::Dead) => storage.dead_retention,
+            Some(PrivateLog::Test) => storage.test_retention,
+        }
+    }
+
     fn look_after(self: &Rc<Self>, partition: Partition) {
         let now_ms = self.now_ms();
-        let oldest_ms = now_ms.saturating_sub(self.config.storage.retention.as_millis() as u64);
+        let oldest_ms = now_ms.saturating_sub(self.retention_of(partition).as_millis() as u64);
         let (expirable, again) = self.owner.with(partition, |owned| {
             owned.log.tick(now_ms);
             (owned.log.expirable(oldest_ms), std::mem::take(&mut owned.failed))

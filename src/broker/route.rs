@@ -31,6 +31,10 @@ impl Core {
             Message::Fetched { session, fetch, next, events } => {
                 self.tell(session, Notice::Fetched { fetch, next, events });
             }
+            Message::Introduced { client, types } => self.introductions.introduced(client, types),
+            Message::Follow { session, log, type_id, from } => {
+                self.tell(session, Notice::Follow { log, type_id, from });
+            }
             Message::Assign { session, partition, epoch, from } => {
                 self.tell(session, Notice::Assign { partition, epoch, from });
             }

@@ -1,10 +1,12 @@
 //! Consumer sessions of this core: who they are, and how messages reach the task that serves each.
 
 use super::Slice;
-use super::message::{HEAD, Message};
+use super::message::{HEAD, Join, Message};
+use super::refusal::Refusal;
 use crate::broker::Core;
+use crate::delivery::Wanted;
 use crate::delivery::session::FetchId;
-use crate::id::{ClientId, Epoch, Offset, Partition, SessionId};
+use crate::id::{ClientId, Epoch, Offset, Partition, PrivateLog, SessionId, TypeId};
 use crate::rt::notify::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -13,6 +15,11 @@ use std::task::{Context, Poll};
 
 /// What the rest of the broker tells a session.
 pub enum Notice {
+    Follow {
+        log: PrivateLog,
+        type_id: TypeId,
+        from: Offset,
+    },
     Assign {
         partition: Partition,
         epoch: Epoch,
@@ -31,6 +38,11 @@ pub enum Notice {
     RegistryChanged,
     /// Time to look at deadlines.
     Tick,
+    /// The dead event that the session reported, for which `offset` was delivered, is durable or was not stored.
+    Reported {
+        offset: Option<u64>,
+        outcome: Result<(), Refusal>,
+    },
     /// The session cannot be served.
     Dismiss {
         reason: &'static str,
@@ -99,7 +111,7 @@ impl Sessions {
     }
 
     /// Tells one session; one that has ended hears nothing.
-    pub(super) fn tell(&self, session: SessionId, notice: Notice) {
+    pub fn tell(&self, session: SessionId, notice: Notice) {
         if let Some(mailbox) = self.mailboxes.borrow().get(&session) {
             mailbox.put(notice);
         }
@@ -114,17 +126,15 @@ impl Sessions {
 }
 
 impl Core {
-    /// A new session of `client`, and a member of `group` if it is to get ordinary events.
-    pub fn join(self: &Rc<Self>, client: ClientId, group: Option<&String>) -> Membership {
+    /// A new session of `client` that reads what is `wanted` for `group`.
+    pub fn join(self: &Rc<Self>, client: ClientId, group: String, wanted: Wanted) -> Membership {
         let number = self.sessions.opened.get() + 1;
         self.sessions.opened.set(number);
         let session = SessionId::new(self.id, number);
         let mailbox = Rc::new(Mailbox::default());
         self.sessions.mailboxes.borrow_mut().insert(session, mailbox.clone());
         self.metrics.numbers.websockets_open.set(self.sessions.count() as u64);
-        if let Some(group) = group {
-            self.post(HEAD, Message::Join { session, client, group: group.clone() });
-        }
+        self.post(HEAD, Message::Join(Join { session, client, group, wanted }));
         Membership { core: self.clone(), session, mailbox }
     }
 }

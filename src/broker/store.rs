@@ -31,6 +31,7 @@ pub struct Store {
     /// Keeps other processes out as long as it lives.
     pub lock: DirectoryLock,
     pub genesis: Genesis,
+    /// Partitions that keys are spread over.
     pub partitions: NonZeroU8,
     pub sequencer: Sequencer,
     pub state: State,
@@ -83,7 +84,7 @@ fn open_logs(
             let (partition, start) = (Partition(number), state.start(Partition(number)));
             scope.spawn(move || open_log(settings, genesis, partition, end, start))
         };
-        let opening: Vec<_> = (0..genesis.partitions).map(open).collect();
+        let opening: Vec<_> = (0..genesis.all_partitions()).map(open).collect();
         opening.into_iter().map(|thread| thread.join().expect("opening a partition does not panic")).collect()
     })
 }

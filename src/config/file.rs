@@ -6,6 +6,7 @@ use super::units::Bytes;
 use super::{
     Admin, Audit, Config, Delivery, Log, LogFormat, RegistrySource, Server, Storage, Tls, TlsVersion,
 };
+use crate::id::SHARED_PARTITIONS_MAX;
 use fluent_uri::Uri;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -97,13 +98,16 @@ fn storage(
 ) -> Option<Storage> {
     let dir = path(&mut section, "dir", base);
     let default = Storage::new(PathBuf::new());
-    let partitions = section.within("partitions", 1..=64, u64::from(default.partitions));
+    let partitions =
+        section.within("partitions", 1..=u64::from(SHARED_PARTITIONS_MAX), u64::from(default.partitions));
     let storage = Storage {
         dir: dir.unwrap_or_default(),
         partitions: u8::try_from(partitions).unwrap_or(default.partitions),
         segment_bytes: blocks(document, &mut section, "segment_bytes", default.segment_bytes),
         journal_file_bytes: blocks(document, &mut section, "journal_file_bytes", default.journal_file_bytes),
         retention: section.within("retention", SECOND..=DAY * 3650, default.retention),
+        dead_retention: section.within("dead_retention", SECOND..=DAY * 3650, default.dead_retention),
+        test_retention: section.within("test_retention", SECOND..=DAY * 3650, default.test_retention),
         min_free_bytes: section.within("min_free_bytes", Bytes(MIB)..=Bytes(1024 * GIB), Bytes(GIB)).0,
         checkpoint_interval: section.within(
             "checkpoint_interval",

@@ -109,7 +109,7 @@ pub enum TlsVersion {
 pub struct Storage {
     /// The data directory.
     pub dir: PathBuf,
-    /// Number of partitions of a new data directory, 1 to 64. An existing one keeps the number it was made with.
+    /// Number of partitions of a new data directory, 1 to 62. An existing one keeps the number it was made with.
     pub partitions: u8,
     /// Size of one partition segment; a multiple of 4096.
     pub segment_bytes: u64,
@@ -117,6 +117,10 @@ pub struct Storage {
     pub journal_file_bytes: u64,
     /// For how long events are kept.
     pub retention: Duration,
+    /// For how long dead events are kept.
+    pub dead_retention: Duration,
+    /// For how long test events are kept.
+    pub test_retention: Duration,
     /// Producers get 503 while the file system of `dir` has less free space than this.
     pub min_free_bytes: u64,
     /// Longest time between two checkpoints of a broker that stores something.
@@ -260,6 +264,8 @@ impl Storage {
             segment_bytes: 64 * MIB,
             journal_file_bytes: 64 * MIB,
             retention: Duration::from_secs(120 * 3600),
+            dead_retention: Duration::from_secs(30 * 86_400),
+            test_retention: Duration::from_secs(86_400),
             min_free_bytes: 1024 * MIB,
             checkpoint_interval: Duration::from_secs(60),
             checkpoint_bytes: 512 * MIB,

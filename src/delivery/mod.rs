@@ -29,6 +29,17 @@ mod window;
 
 use crate::id::{Epoch, Offset, Partition};
 
+/// What a consumer wants to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Ordinary events of the client's types, shared with the other members of the group.
+    pub events: bool,
+    /// Test events of the client, all of them.
+    pub test: bool,
+    /// Dead events of the client, all of them.
+    pub dead: bool,
+}
+
 /// Everything of `partition` before `offset` is consumed, says the session that read it at `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirm {

@@ -104,7 +104,7 @@ impl Event<'_> {
                 format!("the event takes up to {delivered} bytes when delivered, the limit is {limit}");
             return Err(Fault { status: Status::TooLarge, place: Place::Whole, reason });
         }
-        let key_hash = self.key_hash();
+        let key_hash = key_hash(&self.attributes);
         Ok(RecordHeader {
             type_id: event_type.id,
             partition: key::partition(key_hash, authority.settings.partitions),
@@ -114,19 +114,6 @@ impl Event<'_> {
             source: (positions.source.start as u32, positions.source.end as u32),
             id: (positions.id.start as u32, positions.id.end as u32),
         })
-    }
-
-    /// Without a key, an event goes where its identity sends it: evenly, and a repeat to the same partition.
-    fn key_hash(&self) -> u32 {
-        let Attributes { source, id, partition_key, .. } = &self.attributes;
-        if !partition_key.is_empty() {
-            return key::hash(partition_key.as_bytes());
-        }
-        let mut identity = SmallVec::<[u8; 128]>::new();
-        for part in [source.as_bytes(), b"\0", id.as_bytes()] {
-            identity.extend_from_slice(part);
-        }
-        key::hash(&identity)
     }
 
     /// Every reason why the payload does not fit the schema of its type.
@@ -142,6 +129,19 @@ impl Event<'_> {
         };
         faults.into_iter().map(fault).collect()
     }
+}
+
+/// Without a key, an event goes where its identity sends it: evenly, and a repeat to the same partition.
+pub(super) fn key_hash(attributes: &Attributes<'_>) -> u32 {
+    let Attributes { source, id, partition_key, .. } = attributes;
+    if !partition_key.is_empty() {
+        return key::hash(partition_key.as_bytes());
+    }
+    let mut identity = SmallVec::<[u8; 128]>::new();
+    for part in [source.as_bytes(), b"\0", id.as_bytes()] {
+        identity.extend_from_slice(part);
+    }
+    key::hash(&identity)
 }
 
 /// Cuts what quotes a client's own text back to it.

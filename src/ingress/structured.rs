@@ -12,6 +12,15 @@ use std::borrow::Cow;
 
 /// Reads the event that `value` is.
 pub(super) fn read(value: Value<'_>) -> Result<Event<'_>, Fault> {
+    read_without(None, value)
+}
+
+/// Reads an event in the form in which consumers get it; the `offset` that delivery added is left out.
+pub(super) fn read_delivered(value: Value<'_>) -> Result<Event<'_>, Fault> {
+    read_without(Some("offset"), value)
+}
+
+fn read_without<'a>(left_out: Option<&str>, value: Value<'a>) -> Result<Event<'a>, Fault> {
     if value.kind() != Kind::Object {
         return Err(Fault::malformed("an event must be a JSON object"));
     }
@@ -19,6 +28,7 @@ pub(super) fn read(value: Value<'_>) -> Result<Event<'_>, Fault> {
     for (name, value) in value.members() {
         let name = name.string().unwrap_or_default();
         match &*name {
+            name if left_out == Some(name) => {}
             "data" => data = Some(value),
             "data_base64" => data_base64 = Some(value).filter(|value| value.kind() != Kind::Null),
             // The JSON format, 2.2: null is the same as an attribute left out.

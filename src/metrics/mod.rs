@@ -76,6 +76,7 @@ numbers! {
     events_delivered: Counter, "Events sent to consumers, repeats included";
     bytes_delivered: Counter, "Bytes of events sent to consumers";
     events_confirmed: Counter, "Events confirmed by consumers";
+    events_dead: Counter, "Events that consumers reported as dead";
     fetches: Counter, "Reads of partitions on behalf of consumers";
     cold_reads: Counter, "Reads that waited for a helper thread to load pages";
     busy_ns: Counter, "Nanoseconds for which the core was not idle";

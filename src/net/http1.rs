@@ -38,7 +38,7 @@ enum Next {
     /// End the connection.
     Close,
     /// The connection is a WebSocket now.
-    Upgrade(Box<api::Upgrade>),
+    Upgrade(Box<api::Subscription>),
 }
 
 /// Serves requests until the connection ends.

@@ -153,7 +153,7 @@ pub fn load<D: Disk>(disk: &D, dir: &Path, genesis: &Genesis) -> Result<Loaded, 
             }
         }
     }
-    let state = State::new(genesis.partitions);
+    let state = State::new(genesis.all_partitions());
     Ok(Loaded { state, ends: None, safe: FrameIndex(0), damaged })
 }
 
@@ -204,7 +204,7 @@ fn read<D: Disk>(
         return Ok(Content::Damaged);
     }
     let content =
-        from_bytes(&payload, genesis.partitions).filter(|(state, _)| state.applied().index == index);
+        from_bytes(&payload, genesis.all_partitions()).filter(|(state, _)| state.applied().index == index);
     Ok(content.map_or(Content::Damaged, |content| Content::Sound(Box::new(content))))
 }
 

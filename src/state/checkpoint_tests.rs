@@ -1,11 +1,12 @@
 use super::super::story::{PARTITIONS, Story, confirm, event};
 use super::*;
+use crate::id::PRIVATE_PARTITIONS;
 use crate::journal::command::Command;
 use crate::journal::disk::RealDisk;
 use tempfile::tempdir;
 
 const CLUSTER: ClusterId = ClusterId([8; 16]);
-const GENESIS: Genesis = Genesis { cluster: CLUSTER, partitions: PARTITIONS };
+const GENESIS: Genesis = Genesis { cluster: CLUSTER, partitions: PARTITIONS - PRIVATE_PARTITIONS };
 
 fn ends(state: &State) -> Vec<PartitionEnd> {
     let end = |n| PartitionEnd { offset: state.end(crate::id::Partition(n)), segment: 3, position: 64 };

@@ -227,10 +227,11 @@ impl Life {
     }
 
     fn checkpoint(&mut self, dir: &Path) -> Result<(), Died> {
-        let end = PartitionEnd { offset: self.state.end(Partition(0)), segment: 1, position: 64 };
+        let end = |n| PartitionEnd { offset: self.state.end(Partition(n)), segment: 1, position: 64 };
+        let ends = (0..self.state.partitions()).map(end).collect();
         let snapshot = self.state.snapshot();
         let dir = dir.join("checkpoint");
-        match CheckpointJob::new(&self.disk, &dir, LAYOUT.cluster, snapshot, vec![end]).run() {
+        match CheckpointJob::new(&self.disk, &dir, LAYOUT.cluster, snapshot, ends).run() {
             Ok(done) => self.sequencer.checkpointed(done.safe),
             Err(CheckpointError::Full(_)) => {}
             Err(broken) => return Err(broken.into()),

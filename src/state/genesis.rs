@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  0  8 bytes  magic       "NISTRUG\0"
-//!  8  u32      version     of the whole data directory: 1
-//! 12  u8       partitions  1 to 64
+//!  8  u32      version     of the whole data directory: 2
+//! 12  u8       partitions  that keys are spread over, 1 to 62; there are two more, see [`crate::id::PrivateLog`]
 //! 13  3        reserved    0
 //! 16  16       cluster
 //! 32  24       key hash    name of the function from partition key to partition, ASCII, filled up with zeros
@@ -11,6 +11,7 @@
 //! 60  u32      crc         CRC-32 (IEEE) of bytes 0 .. 60
 //! ```
 
+use crate::id::{PRIVATE_PARTITIONS, SHARED_PARTITIONS_MAX};
 use crate::journal::ClusterId;
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::layout::{bytes, is_zero, put, u32_at};
@@ -20,11 +21,9 @@ use std::path::Path;
 
 /// The only key hash of this version: murmur2 as Kafka computes it, sign bit cleared, modulo the partition count.
 pub const KEY_HASH: &str = "murmur2-kafka";
-/// The most partitions a directory may have: a set of them fits into 64 bits.
-pub const PARTITIONS_MAX: u8 = 64;
 
 const MAGIC: &[u8; 8] = b"NISTRUG\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BYTES: usize = 64;
 const FILE: &str = "genesis";
 const UNFINISHED: &str = "genesis.new";
@@ -33,6 +32,7 @@ const UNFINISHED: &str = "genesis.new";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Genesis {
     pub cluster: ClusterId,
+    /// Partitions that keys are spread over.
     pub partitions: u8,
 }
 
@@ -65,7 +65,7 @@ impl Genesis {
         partitions: u8,
         cluster: impl FnOnce() -> ClusterId,
     ) -> Result<Self, GenesisError> {
-        if !(1..=PARTITIONS_MAX).contains(&partitions) {
+        if !(1..=SHARED_PARTITIONS_MAX).contains(&partitions) {
             return Err(GenesisError::PartitionsRange(partitions));
         }
         if disk.exists(&dir.join(FILE)) {
@@ -77,6 +77,11 @@ impl Genesis {
         let genesis = Self { cluster: cluster(), partitions };
         genesis.create(disk, dir)?;
         Ok(genesis)
+    }
+
+    /// Number of all partitions, the private ones included.
+    pub fn all_partitions(&self) -> u8 {
+        self.partitions + PRIVATE_PARTITIONS
     }
 
     fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Self, GenesisError> {
@@ -119,7 +124,7 @@ impl Genesis {
             && crc32fast::hash(&from[..60]) == u32_at(from, 60)
             && is_zero(&from[13..16])
             && is_zero(&from[56..60])
-            && (1..=PARTITIONS_MAX).contains(&from[12]);
+            && (1..=SHARED_PARTITIONS_MAX).contains(&from[12]);
         if !sound {
             return Err(GenesisError::Damaged);
         }
@@ -172,7 +177,7 @@ impl fmt::Display for GenesisError {
                 "the data directory was made with {found} partitions, which cannot be changed; {configured} are configured"
             ),
             Self::PartitionsRange(found) => {
-                write!(f, "{found} partitions are configured, expected 1 to {PARTITIONS_MAX}")
+                write!(f, "{found} partitions are configured, expected 1 to {SHARED_PARTITIONS_MAX}")
             }
             Self::Missing => f.write_str(
                 "the data directory holds data but no file `genesis`; it cannot be used without it",
@@ -210,7 +215,7 @@ mod tests {
         open(dir.path(), 12).unwrap();
         let refused = open(dir.path(), 6);
         assert!(matches!(refused, Err(GenesisError::Partitions { found: 12, configured: 6 })));
-        for partitions in [0, 65] {
+        for partitions in [0, 63] {
             assert!(matches!(open(dir.path(), partitions), Err(GenesisError::PartitionsRange(_))));
         }
     }
@@ -218,9 +223,9 @@ mod tests {
     #[test]
     fn another_version_is_told_even_when_its_layout_differs() {
         let mut bytes = Genesis { cluster: CLUSTER, partitions: 1 }.bytes();
-        bytes[8] = 2;
-        assert!(matches!(Genesis::read(&bytes), Err(GenesisError::Version(2))));
-        assert!(matches!(Genesis::read(&bytes[..20]), Err(GenesisError::Version(2))));
+        bytes[8] = 1;
+        assert!(matches!(Genesis::read(&bytes), Err(GenesisError::Version(1))));
+        assert!(matches!(Genesis::read(&bytes[..20]), Err(GenesisError::Version(1))));
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn a_gap_is_as_documented() {
 
 /// The state that the document's checkpoint holds.
 fn checkpointed() -> State {
-    let mut state = State::new(2);
+    let mut state = State::new(3);
     let block = [event(0, 60, "urn:demo", "a-1"), event(0, 0, "urn:demo", "a-2")].concat();
     let (group, partition) = (GroupId(1), Partition(0));
     let frames = [
@@ -175,10 +175,11 @@ fn checkpointed() -> State {
 #[test]
 fn a_checkpoint_is_as_documented() {
     let dir = tempfile::tempdir().unwrap();
-    let genesis = Genesis { cluster: CLUSTER, partitions: 2 };
+    let genesis = Genesis { cluster: CLUSTER, partitions: 1 };
     let state = checkpointed();
     let ends = vec![
         PartitionEnd { offset: Offset(2), segment: 1, position: 320 },
+        PartitionEnd { offset: Offset(0), segment: 0, position: 0 },
         PartitionEnd { offset: Offset(0), segment: 0, position: 0 },
     ];
     let job = CheckpointJob::new(&RealDisk, dir.path(), CLUSTER, state.snapshot(), ends.clone());

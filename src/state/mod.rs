@@ -21,7 +21,7 @@ mod story;
 pub use apply::ApplyError;
 pub use snapshot::{PartitionEnd, Snapshot};
 
-use crate::id::{ClientId, FrameIndex, GroupId, Offset, Partition, TypeId};
+use crate::id::{ClientId, FrameIndex, GroupId, Offset, Partition, PrivateLog, PrivateTypes, TypeId};
 use crate::journal::Mark;
 use dedup::Dedup;
 use std::collections::HashMap;
@@ -86,6 +86,12 @@ impl State {
     /// The number of an event type, if it was ever defined.
     pub fn type_id(&self, name: &str) -> Option<TypeId> {
         self.type_ids.get(name).copied()
+    }
+
+    /// The numbers of a client's events in its private logs, if they were ever defined.
+    pub fn private_types(&self, client: ClientId) -> Option<PrivateTypes> {
+        let number = |log: PrivateLog| self.type_id(&log.type_name(client));
+        Some(PrivateTypes { dead: number(PrivateLog::Dead)?, test: number(PrivateLog::Test)? })
     }
 
     /// The name behind a number.

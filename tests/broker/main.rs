@@ -4,6 +4,7 @@ mod authority;
 mod certificates;
 mod commands;
 mod consuming;
+mod dead_events;
 mod dry_run;
 mod errors;
 mod fairness;

@@ -37,6 +37,8 @@ fn nothing_acknowledged_is_lost_and_nothing_confirmed_is_skipped_however_often_t
         for number in 0..CONSUMERS {
             scope.spawn(move || load::consume(target, GROUP, Chance::new(seed + 100 + number as u64)));
         }
+        // Also when this thread panics: the scope waits for the others.
+        let _end = EndLoad(&done);
         let mut chance = Chance::new(seed + 1000);
         for _ in 0..rounds {
             // The instant of death is the point of the test.
@@ -49,13 +51,21 @@ fn nothing_acknowledged_is_lost_and_nothing_confirmed_is_skipped_however_often_t
             let count = history.lock().unwrap().acknowledged();
             (count > 50).then_some(())
         });
-        done.store(true, Relaxed);
     });
     let history = history.into_inner().unwrap();
     let stored = load::read_all(&broker.endpoint("demo"), "auditor", history.acknowledged(), PATIENCE);
     history.check_stored(&stored);
     let rest = load::drain(&broker.endpoint("demo"), GROUP);
     history.check_consumed(&stored, &rest);
+}
+
+/// Ends the load when dropped.
+struct EndLoad<'a>(&'a AtomicBool);
+
+impl Drop for EndLoad<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 fn setting(name: &str) -> Option<u64> {

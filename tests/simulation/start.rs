@@ -5,7 +5,7 @@ use crate::history::History;
 use crate::log::log;
 use crate::random::Random;
 use nistru::event::record::{Record, records};
-use nistru::id::{FrameIndex, GroupId, Offset, Partition as PartitionId, TypeId};
+use nistru::id::{FrameIndex, GroupId, Offset, PRIVATE_PARTITIONS, Partition as PartitionId, TypeId};
 use nistru::journal::ClusterId;
 use nistru::journal::command::{Command, commands};
 use nistru::journal::disk::Disk;
@@ -23,6 +23,7 @@ pub const DATA: &str = "/data";
 pub const JOURNAL: &str = "/data/journal";
 pub const CHECKPOINTS: &str = "/data/checkpoint";
 pub const CLUSTER: ClusterId = ClusterId([0xc1; 16]);
+/// All of them: private ones differ from the others only in who reads them.
 pub const PARTITIONS: u8 = 3;
 
 /// Small enough that a run turns over many files of each kind.
@@ -50,7 +51,7 @@ pub struct Refusal(pub String);
 
 /// Starts as the broker does. Everything that a caller of the broker could see is compared with `history`.
 pub fn start(disk: &SimDisk, random: &mut Random, history: &mut History) -> Result<Started, Refusal> {
-    let genesis = Genesis::open(disk, Path::new(DATA), PARTITIONS, || CLUSTER)?;
+    let genesis = Genesis::open(disk, Path::new(DATA), PARTITIONS - PRIVATE_PARTITIONS, || CLUSTER)?;
     let Loaded { mut state, ends, safe, .. } = checkpoint::load(disk, Path::new(CHECKPOINTS), &genesis)?;
     log(|| format!("checkpoint {:?} with {ends:?}", state.applied()));
     let layout = Layout { cluster: CLUSTER, file_bytes: JOURNAL_FILE_BYTES };

@@ -103,7 +103,7 @@ impl Head {
         checkpoints.ends.borrow_mut().clear();
         checkpoints.under_way.set(Some(index));
         core.post_all(|| Message::Mark { index });
-        while checkpoints.ends.borrow().len() < usize::from(core.partitions.get()) {
+        while checkpoints.ends.borrow().len() < usize::from(self.state.borrow().partitions()) {
             checkpoints.progress.notified().await;
         }
         let ends = checkpoints.ends.borrow().values().map(|end| (*end).into()).collect();

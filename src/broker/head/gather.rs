@@ -61,7 +61,7 @@ impl Head {
         let mut cursors: BTreeMap<CoreId, Vec<GroupCursor>> = BTreeMap::new();
         for (group, name) in state.groups() {
             let types = types_of(core, name.client);
-            for partition in (0..state.partitions()).map(Partition) {
+            for partition in (0..core.partitions.get()).map(Partition) {
                 let durable = state.cursor(group, partition).unwrap_or_default();
                 let at = coordinator.cursor(group, partition).unwrap_or(durable).max(durable);
                 let cursor = GroupCursor { group, partition, at, types: types.clone() };

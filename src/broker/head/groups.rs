@@ -3,10 +3,10 @@
 use super::Head;
 use super::queue::Own;
 use crate::broker::Core;
-use crate::broker::message::Message;
+use crate::broker::message::{Join, Message};
 use crate::delivery::Confirm;
 use crate::delivery::coordinator::Effect;
-use crate::id::{ClientId, Epoch, GroupId, Offset, Partition, SessionId};
+use crate::id::{ClientId, Epoch, GroupId, Offset, Partition, PrivateLog, SessionId};
 use crate::state::GroupName;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,23 +16,25 @@ use std::rc::Rc;
 const GROUPS_PER_CLIENT_MAX: usize = 1000;
 
 /// Sessions that wait until the journal knows their group.
-pub(super) type Joining = HashMap<(ClientId, String), Vec<SessionId>>;
+pub(super) type Joining = HashMap<(ClientId, String), Vec<Join>>;
 
 impl Head {
-    pub(super) fn join(self: &Rc<Self>, core: &Core, session: SessionId, client: ClientId, group: String) {
-        if let Some(id) = self.group_id(client, &group) {
-            return self.join_known(core, session, id);
+    pub(super) fn join(self: &Rc<Self>, core: &Core, join: Join) {
+        let Some(join) = self.numbered(join) else { return };
+        let (session, client) = (join.session, join.client);
+        if let Some(id) = self.group_id(client, &join.group) {
+            return self.join_known(core, &join, id);
         }
         if self.groups_of(client) >= GROUPS_PER_CLIENT_MAX {
             let reason = "the client has all the consumer groups it may have: use an existing one";
             return core.post(session.core(), Message::Dismiss { session, reason });
         }
-        match self.joining.borrow_mut().entry((client, group.clone())) {
+        match self.joining.borrow_mut().entry((client, join.group.clone())) {
             // Also when everybody who waited has left: the definition is on its way all the same.
-            Entry::Occupied(mut waiting) => waiting.get_mut().push(session),
+            Entry::Occupied(mut waiting) => waiting.get_mut().push(join),
             Entry::Vacant(nobody) => {
-                nobody.insert(vec![session]);
-                self.propose(Own::DefineGroup { client, name: group });
+                self.propose(Own::DefineGroup { client, name: join.group.clone() });
+                nobody.insert(vec![join]);
             }
         }
     }
@@ -51,29 +53,33 @@ impl Head {
     pub(super) fn group_defined(self: &Rc<Self>, core: &Core, client: ClientId, name: &str) {
         let waiting = self.joining.borrow_mut().remove(&(client, name.to_owned())).unwrap_or_default();
         let id = self.group_id(client, name).expect("the group was defined by the frame just applied");
-        for session in waiting {
-            self.join_known(core, session, id);
+        for join in waiting {
+            self.join_known(core, &join, id);
         }
     }
 
-    fn join_known(&self, core: &Core, session: SessionId, group: GroupId) {
-        {
+    fn join_known(&self, core: &Core, join: &Join, group: GroupId) {
+        self.follow(core, join, group);
+        if join.wanted.events {
             let state = self.state.borrow();
             let cursors = |partition| state.cursor(group, partition).unwrap_or_default();
-            self.coordinator.borrow_mut().join(session, group, cursors);
+            self.coordinator.borrow_mut().join(join.session, group, cursors);
         }
         self.carry_out(core);
     }
 
     pub(super) fn left(&self, core: &Core, session: SessionId) {
         for waiting in self.joining.borrow_mut().values_mut() {
-            waiting.retain(|other| *other != session);
+            waiting.retain(|join| join.session != session);
         }
+        self.forget_reader(session);
         self.coordinator.borrow_mut().leave(session);
         self.carry_out(core);
     }
 
     pub(super) fn confirm(&self, core: &Core, session: SessionId, confirms: &[Confirm]) {
+        let is_private = |confirm: &Confirm| PrivateLog::of(confirm.partition, core.partitions).is_some();
+        self.confirm_private(session, confirms.iter().copied().filter(is_private));
         self.coordinator.borrow_mut().confirm(session, confirms);
         self.carry_out(core);
     }

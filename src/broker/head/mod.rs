@@ -2,13 +2,14 @@
 //! and age, swaps registries, and admits connections.
 //!
 //! In reading order: [`queue`] gathers what is to be journalled, [`rounds`] writes it frame by frame, [`groups`] assigns
-//! partitions, [`checkpoints`] and [`retention`] keep the disk from growing, [`space`] stops intake before it is full,
+//! partitions, [`private`] numbers and follows clients' private logs, [`checkpoints`] and [`retention`] keep the disk from growing, [`space`] stops intake before it is full,
 //! [`reload`] brings in registries, [`gather`] collects metrics, [`reception`] admits connections and
 //! spreads them over the cores, [`rates`] and [`tally`] hold clients to their limits, [`stopping`] ends in good order.
 
 mod checkpoints;
 mod gather;
 mod groups;
+mod private;
 mod queue;
 mod rates;
 mod reception;
@@ -36,11 +37,13 @@ pub use reload::Loaded;
 use checkpoints::Checkpoints;
 use gather::Gatherings;
 use groups::Joining;
+use private::Private;
 use queue::Queue;
 use rates::Accounts;
 use reception::{Limits, Reception};
 use retention::Losses;
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::rc::Rc;
 use stopping::Stopping;
@@ -80,6 +83,7 @@ pub struct Head {
     /// A frame was written and applied: for those who wait for a command of their own.
     committed: Notify,
     joining: RefCell<Joining>,
+    private: RefCell<Private>,
     checkpoints: Checkpoints,
     losses: RefCell<Losses>,
     gatherings: RefCell<Gatherings>,
@@ -87,7 +91,13 @@ pub struct Head {
 }
 
 impl Head {
-    pub(super) fn new(parts: HeadParts, config: &Config, pool: &Pool, cores: usize) -> Rc<Self> {
+    pub(super) fn new(
+        parts: HeadParts,
+        partitions: NonZeroU8,
+        config: &Config,
+        pool: &Pool,
+        cores: usize,
+    ) -> Rc<Self> {
         let HeadParts { sequencer, state, dir, cluster } = parts;
         let limits = Limits {
             total_max: config.server.max_connections,
@@ -95,7 +105,7 @@ impl Head {
         };
         Rc::new(Self {
             writer: JournalWriter::new(dir.join("journal"), pool.clone(), sequencer),
-            coordinator: RefCell::new(Coordinator::new(state.partitions())),
+            coordinator: RefCell::new(Coordinator::new(partitions.get())),
             reception: RefCell::new(Reception::new(cores, limits)),
             tally: RefCell::default(),
             accounts: RefCell::default(),
@@ -106,6 +116,7 @@ impl Head {
             refusing: Cell::default(),
             committed: Notify::default(),
             joining: RefCell::default(),
+            private: RefCell::default(),
             checkpoints: Checkpoints::new(dir.join("checkpoint"), cluster, FrameIndex(0)),
             losses: RefCell::default(),
             gatherings: RefCell::default(),
@@ -146,7 +157,8 @@ impl Head {
                 self.unappended.set(self.unappended.get() - bytes);
                 self.appended.notify();
             }
-            Message::Join { session, client, group } => self.join(core, session, client, group),
+            Message::Introduce { client, core: from } => self.introduce(core, client, from),
+            Message::Join(join) => self.join(core, join),
             Message::Confirm { session, confirms } => self.confirm(core, session, &confirms),
             Message::Revoked { session, partition, epoch } => self.revoked(core, session, partition, epoch),
             Message::Left { session } => self.left(core, session),

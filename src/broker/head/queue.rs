@@ -15,9 +15,24 @@ const EVENT_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Own {
     DefineType(String),
-    DefineGroup { client: ClientId, name: String },
-    Expire { partition: Partition, start: Offset },
-    Reset { group: GroupId, partition: Partition, offset: Offset },
+    /// Numbers for the events of a client in its private logs.
+    DefinePrivate {
+        client: ClientId,
+        names: [String; 2],
+    },
+    DefineGroup {
+        client: ClientId,
+        name: String,
+    },
+    Expire {
+        partition: Partition,
+        start: Offset,
+    },
+    Reset {
+        group: GroupId,
+        partition: Partition,
+        offset: Offset,
+    },
 }
 
 /// What one frame is to hold, in this order.
@@ -136,6 +151,7 @@ impl Own {
         COMMAND_OVERHEAD_BYTES
             + match self {
                 Self::DefineType(name) | Self::DefineGroup { name, .. } => name.len(),
+                Self::DefinePrivate { names, .. } => COMMAND_OVERHEAD_BYTES + names[0].len() + names[1].len(),
                 Self::Expire { .. } | Self::Reset { .. } => 0,
             }
     }

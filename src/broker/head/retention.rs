@@ -4,7 +4,7 @@ use super::Head;
 use super::queue::Own;
 use crate::broker::Core;
 use crate::broker::message::{ExpiredCursor, Message};
-use crate::id::{ClientId, GroupId, Offset, Partition};
+use crate::id::{ClientId, GroupId, Offset, Partition, PrivateLog};
 use crate::partition::TypeFilter;
 use std::collections::HashMap;
 
@@ -21,6 +21,10 @@ impl Head {
 
     /// The cursors that an expiry is going to overtake; to be asked before it is applied.
     pub(super) fn overtaken(&self, core: &Core, partition: Partition, start: Offset) -> Vec<ExpiredCursor> {
+        // Most groups never read their client's private logs, so that what goes there is no loss to them.
+        if PrivateLog::of(partition, core.partitions).is_some() {
+            return Vec::new();
+        }
         let state = self.state.borrow();
         let coordinator = self.coordinator.borrow();
         let behind = state.cursors_below(partition, start).filter_map(|(group, durable)| {

@@ -161,6 +161,7 @@ impl Head {
     fn follow_up(self: &Rc<Self>, core: &Rc<Core>, own: Own, overtaken: Vec<ExpiredCursor>) {
         match own {
             Own::DefineType(_) | Own::Reset { .. } => {}
+            Own::DefinePrivate { client, .. } => self.private_defined(core, client),
             Own::DefineGroup { client, name } => self.group_defined(core, client, &name),
             Own::Expire { partition, start } => self.expire(core, partition, start, overtaken),
         }
@@ -195,6 +196,12 @@ fn body_of<'a>(draft: &'a Draft, state: &State) -> Body<'a> {
             Own::DefineType(name) => {
                 body.push(&Command::DefineType { id: next_type, name });
                 next_type.0 += 1;
+            }
+            Own::DefinePrivate { names, .. } => {
+                for name in names {
+                    body.push(&Command::DefineType { id: next_type, name });
+                    next_type.0 += 1;
+                }
             }
             Own::DefineGroup { client, name } => {
                 body.push(&Command::DefineGroup { id: next_group, client: *client, name });

@@ -1,0 +1,241 @@
+//! What one consumer reads, whichever way it is connected: its session, its rights, and what the rest of the broker tells it.
+//!
+//! A feed does no I/O and has no task of its own. Whoever owns it takes [`News`] until there is none, then events for as long as
+//! the client takes them, and passes on what the client says. After any of that it calls [`Feed::pass_on_effects`].
+
+use super::subscription::Subscription;
+use crate::auth::Peer;
+use crate::broker::message::{Fetch, HEAD, Message};
+use crate::broker::refusal::Refusal;
+use crate::broker::sessions::{Membership, Notice};
+use crate::broker::{Block, Core, Slice};
+use crate::delivery::session::{BadConfirm, Effect, Limits, Session};
+use crate::id::{ClientId, Epoch, Partition, PrivateLog, TypeId};
+use crate::ingress::report::Report;
+use crate::partition::TypeFilter;
+use crate::rt;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Bytes asked for in one fetch.
+const FETCH_BYTES: usize = 64 << 10;
+
+/// The state of one consumer.
+pub struct Feed {
+    core: Rc<Core>,
+    peer: Rc<Peer>,
+    client: ClientId,
+    session: Session<Slice>,
+    /// `None` once the session has left its group.
+    membership: Option<Membership>,
+    /// Of ordinary events.
+    types: TypeFilter,
+    /// The client's numbers in the private logs that are read, by log.
+    private: [Option<TypeId>; PrivateLog::ALL.len()],
+    /// A dead event is on its way to the journal.
+    reporting: bool,
+}
+
+/// What the owner of a feed must know.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// There may be more events, or less to wait for.
+    Progress,
+    /// The time asked for by [`Feed::wake_at`] has come.
+    Tick,
+    /// The client may not go on, for this reason.
+    Ended(String),
+    /// The broker stops.
+    Stopping,
+    /// The dead event that was reported is durable.
+    Reported,
+    /// The dead event that was reported was not stored; it may be reported again.
+    NotReported(Refusal),
+}
+
+impl Feed {
+    /// A feed that reads nothing until the head has answered. Fails with the reason when the client may not consume.
+    pub fn open(core: &Rc<Core>, peer: Rc<Peer>, subscription: &Subscription) -> Result<Self, String> {
+        let settings = &core.config.delivery;
+        let limits = Limits {
+            window_events: settings.window_events,
+            window_bytes: settings.window_bytes,
+            fetch_bytes: FETCH_BYTES,
+            grace_ms: settings.revoke_grace.as_millis() as u64,
+        };
+        let Subscription { client, group, wanted } = subscription;
+        let mut feed = Self {
+            core: core.clone(),
+            peer,
+            client: *client,
+            session: Session::new(limits),
+            membership: None,
+            types: TypeFilter::default(),
+            private: [None; PrivateLog::ALL.len()],
+            reporting: false,
+        };
+        feed.look_up_rights()?;
+        feed.membership = Some(core.join(*client, group.clone(), *wanted));
+        Ok(feed)
+    }
+
+    /// The next piece of news. `None` when there is none, also for ever after [`Feed::leave`].
+    pub fn take_news(&mut self) -> Option<News> {
+        let notice = self.membership.as_ref()?.mailbox.take()?;
+        Some(self.notice(notice))
+    }
+
+    /// Ready when there may be news.
+    pub fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.membership.as_ref().map_or(Poll::Pending, |membership| membership.mailbox.poll(cx))
+    }
+
+    fn notice(&mut self, notice: Notice) -> News {
+        match notice {
+            Notice::Assign { partition, epoch, from } => self.session.assigned(partition, epoch, from),
+            Notice::Follow { log, type_id, from } => {
+                self.private[log as usize] = Some(type_id);
+                self.session.assigned(log.partition(self.core.partitions), Epoch(0), from);
+            }
+            Notice::Revoke { partition, epoch } => {
+                self.session.revoke(partition, epoch, self.core.uptime_ms())
+            }
+            Notice::Fetched { fetch, next, events } => self.session.fetched(fetch, next, events),
+            Notice::RegistryChanged => match self.look_up_rights() {
+                Ok(()) => self.session.reread(),
+                Err(reason) => return News::Ended(reason),
+            },
+            Notice::Tick => {
+                self.session.tick(self.core.uptime_ms());
+                return News::Tick;
+            }
+            Notice::Reported { offset, outcome } => return self.reported(offset, outcome),
+            Notice::Dismiss { reason } => return News::Ended(reason.into()),
+            Notice::Stop => return News::Stopping,
+        }
+        News::Progress
+    }
+
+    /// Which types the client may consume now, or why it may no longer be here.
+    fn look_up_rights(&mut self) -> Result<(), String> {
+        let live = self.core.live();
+        let client = live.client_of(&self.peer).map_err(|problem| problem.to_string())?;
+        let consumer = client.consumer.as_ref().filter(|_| client.id == self.client);
+        let consumer = consumer.ok_or("the client is not registered as a consumer")?;
+        self.types = live.registry.type_ids(consumer).into_iter().collect();
+        Ok(())
+    }
+
+    /// The next event to send and its session offset, if the window has room for it.
+    pub fn next_event(&mut self) -> Option<(u64, Slice)> {
+        self.session.next_event()
+    }
+
+    /// Counts what was handed to the client's connection.
+    pub fn sent(&self, events: u64, bytes: u64) {
+        let numbers = &self.core.metrics.numbers;
+        numbers.events_delivered.add(events);
+        numbers.bytes_delivered.add(bytes);
+    }
+
+    /// The client consumed every event up to and including session offset `offset`.
+    pub fn confirm(&mut self, offset: u64) -> Result<(), BadConfirm> {
+        self.settle(|session| session.confirm(offset))
+    }
+
+    fn settle(
+        &mut self,
+        act: impl FnOnce(&mut Session<Slice>) -> Result<(), BadConfirm>,
+    ) -> Result<(), BadConfirm> {
+        let before = self.session.unconfirmed();
+        act(&mut self.session)?;
+        self.core.metrics.numbers.events_confirmed.add((before - self.session.unconfirmed()) as u64);
+        Ok(())
+    }
+
+    /// Stores a dead event. [`News::Reported`] or [`News::NotReported`] follows; until then there must be no other report.
+    pub fn report(&mut self, report: Report) {
+        debug_assert!(!self.reporting, "one report at a time");
+        let Some(membership) = &self.membership else { return };
+        self.reporting = true;
+        let (core, client, session) = (self.core.clone(), self.client, membership.session);
+        rt::spawn(async move {
+            let types = core.private_types(client).await;
+            let Report { event, offset } = report;
+            let block = event.block(PrivateLog::Dead.partition(core.partitions), types.dead, core.now_ms());
+            let outcome = store(&core, block).await;
+            core.sessions.tell(session, Notice::Reported { offset, outcome });
+        });
+    }
+
+    /// Whether a report is not answered yet.
+    pub fn is_reporting(&self) -> bool {
+        self.reporting
+    }
+
+    fn reported(&mut self, offset: Option<u64>, outcome: Result<(), Refusal>) -> News {
+        self.reporting = false;
+        if let Err(refusal) = outcome {
+            return News::NotReported(refusal);
+        }
+        self.core.metrics.numbers.events_dead.add(1);
+        // An offset that was not sent on this connection is of an earlier one, whose events come again in any case.
+        if let Some(offset) = offset
+            && let Err(unknown) = self.settle(|session| session.done(offset))
+        {
+            tracing::info!(client = %self.client, %unknown, "a dead event names no event of its session");
+        }
+        News::Reported
+    }
+
+    /// Passes on what the session wants of others.
+    pub fn pass_on_effects(&mut self) {
+        let Some(session) = self.membership.as_ref().map(|membership| membership.session) else { return };
+        while let Some(effect) = self.session.poll() {
+            match effect {
+                Effect::Confirm(confirms) => self.core.post(HEAD, Message::Confirm { session, confirms }),
+                Effect::Revoked { partition, epoch } => {
+                    self.core.post(HEAD, Message::Revoked { session, partition, epoch });
+                }
+                Effect::Cancel { partition, fetch } => self.core.cancel_fetch(session, partition, fetch),
+                Effect::Fetch { partition, fetch, from, bytes_max } => {
+                    let types = self.types_in(partition);
+                    self.core.fetch(Fetch { session, fetch, partition, from, bytes_max, types });
+                }
+            }
+        }
+    }
+
+    fn types_in(&self, partition: Partition) -> TypeFilter {
+        match PrivateLog::of(partition, self.core.partitions) {
+            None => self.types.clone(),
+            Some(log) => self.private[log as usize].into_iter().collect(),
+        }
+    }
+
+    /// Asks for a tick when the session needs one, at the latest at `at_ms` by [`Core::uptime_ms`].
+    pub fn wake_at(&self, at_ms: u64) {
+        if let Some(membership) = &self.membership {
+            membership.mailbox.tick_at(self.session.wake_at().unwrap_or(u64::MAX).min(at_ms));
+        }
+    }
+
+    /// Leaves the group, which gets the partitions at once.
+    pub fn leave(&mut self) {
+        if let Some(membership) = self.membership.take() {
+            for (partition, fetch) in self.session.outstanding() {
+                self.core.cancel_fetch(membership.session, partition, fetch);
+            }
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+async fn store(core: &Core, block: Block) -> Result<(), Refusal> {
+    core.store(block, None).await.map(|_| ())
+}
