@@ -3,6 +3,7 @@
 //! Requests and responses know no HTTP version and no socket. What a request needs of the broker it asks of its core.
 
 pub mod consume;
+mod documentation;
 mod feed;
 mod produce;
 mod subscription;
@@ -61,6 +62,9 @@ async fn count_connection(core: &Core, peer: &Peer, client: &Client) -> Result<(
 /// Judges a request by its head: an answer that needs no body is given before the body is sent.
 pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     let live = core.live();
+    if let Some(Ok(_)) = documentation::find(request) {
+        return Verdict::Read { bytes_max: 0 };
+    }
     let judged = match judge(&live, peer, request) {
         Ok((client, endpoint)) => count_connection(core, peer, client).await.map(|()| (client, endpoint)),
         Err(problem) => Err(problem),
@@ -86,6 +90,11 @@ pub fn log_refusal(core: &Core, peer: &Peer, request: &Request, problem: &Proble
 /// Answers a complete request.
 pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome {
     let live = core.live();
+    if let Some(Ok(document)) = documentation::find(request) {
+        let response = document.respond_to(&request.headers);
+        log(core, &live, peer, request, response.status, None);
+        return Outcome::Response(response);
+    }
     // The registry may have changed since the head was judged.
     let answered = match judge(&live, peer, request) {
         Ok((client, Endpoint::Produce(form))) => {
@@ -103,6 +112,9 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
 
 /// Whose request it is and for which endpoint.
 fn judge<'l>(live: &'l Live, peer: &Peer, request: &Request) -> Result<(&'l Arc<Client>, Endpoint), Problem> {
+    if let Some(Err(problem)) = documentation::find(request) {
+        return Err(problem);
+    }
     let client = client_of(live, peer)?;
     Ok((client, endpoint_of(request)?))
 }
@@ -152,7 +164,11 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
     if request.method == method {
         return Ok(endpoint);
     }
-    let name = method.name();
-    Err(Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {name} requests only"))
-        .with_header("Allow", name))
+    Err(wrong_method(method.name()))
+}
+
+/// `allowed` is the value of an `Allow` header.
+fn wrong_method(allowed: &str) -> Problem {
+    Problem::new(Status::METHOD_NOT_ALLOWED, format!("this endpoint takes {allowed} requests only"))
+        .with_header("Allow", allowed)
 }

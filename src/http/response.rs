@@ -24,6 +24,7 @@ impl Status {
     pub const CREATED: Self = Self(201);
     pub const ACCEPTED: Self = Self(202);
     pub const NO_CONTENT: Self = Self(204);
+    pub const NOT_MODIFIED: Self = Self(304);
     pub const BAD_REQUEST: Self = Self(400);
     pub const UNAUTHORIZED: Self = Self(401);
     pub const NOT_FOUND: Self = Self(404);
@@ -46,6 +47,7 @@ impl Status {
             201 => "Created",
             202 => "Accepted",
             204 => "No Content",
+            304 => "Not Modified",
             400 => "Bad Request",
             401 => "Unauthorized",
             404 => "Not Found",
@@ -65,7 +67,7 @@ impl Status {
 
     /// Whether a response of this status never has a body nor a `Content-Length` (RFC 9110, 8.6).
     pub fn is_bodiless(self) -> bool {
-        self.0 < 200 || self.0 == 204
+        self.0 < 200 || matches!(self.0, 204 | 304)
     }
 }
 
@@ -116,7 +118,8 @@ mod tests {
 
     #[test]
     fn every_named_status_has_a_reason() {
-        for code in [101, 200, 201, 202, 204, 400, 401, 404, 405, 408, 413, 417, 422, 426, 429, 431, 500, 503]
+        for code in
+            [101, 200, 201, 202, 204, 304, 400, 401, 404, 405, 408, 413, 417, 422, 426, 429, 431, 500, 503]
         {
             assert_ne!(Status(code).reason(), "", "{code}");
         }

@@ -19,6 +19,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Requests that came in one piece and are answered before other tasks of the core get their turn.
 const PIPELINED_MAX: u32 = 16;
 
+/// Bytes of an answer that are encrypted before the client has taken the ones before: a client that does not read costs no
+/// more memory than this.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// The state of one connection.
 struct Http1 {
     core: Rc<Core>,
@@ -196,15 +200,28 @@ impl Http1 {
         let numbers = &self.core.metrics.numbers;
         numbers.requests.add(1);
         numbers.requests_failed.add(u64::from(response.status.0 >= 400));
-        self.connection.deadline().limit(self.core.config.server.request_timeout);
+        let body = exchange.body_of(&response);
+        let (first, rest) = body.split_at(body.len().min(PIECE_BYTES));
         {
             let mut out = self.core.scratch.borrow_mut();
             out.clear();
-            exchange.encode(&response, &mut self.core.date.borrow_mut(), self.core.now_ms() / 1000, &mut out);
+            let (mut date, now_s) = (self.core.date.borrow_mut(), self.core.now_ms() / 1000);
+            exchange.encode_head(&response, &mut date, now_s, &mut out);
+            out.extend_from_slice(first);
             self.connection.queue(&out)?;
         }
-        self.connection.flush().await?;
+        self.flush().await?;
+        for piece in rest.chunks(PIECE_BYTES) {
+            self.connection.queue(piece)?;
+            self.flush().await?;
+        }
         self.connection.deadline().lift();
         Ok(if exchange.keeps_alive(&response) || switches { Next::Go } else { Next::Close })
+    }
+
+    /// Sends what is queued, for which the client has a while.
+    async fn flush(&mut self) -> io::Result<()> {
+        self.connection.deadline().limit(self.core.config.server.request_timeout);
+        self.connection.flush().await
     }
 }

@@ -5,6 +5,7 @@ mod certificates;
 mod commands;
 mod consuming;
 mod dead_events;
+mod documentation;
 mod dry_run;
 mod errors;
 mod fairness;

@@ -38,15 +38,20 @@ impl Exchange {
 
     /// Appends the response to `out`.
     pub fn encode(self, response: &Response, date: &mut HttpDate, unix_s: u64, out: &mut Vec<u8>) {
-        out.reserve(256 + response.body.len());
-        self.encode_head(response, date.at(unix_s), out);
-        if !self.head_only && !response.status.is_bodiless() {
-            out.extend_from_slice(&response.body);
-        }
+        let body = self.body_of(response);
+        out.reserve(256 + body.len());
+        self.encode_head(response, date, unix_s, out);
+        out.extend_from_slice(body);
     }
 
-    fn encode_head(self, response: &Response, date: &[u8], out: &mut Vec<u8>) {
-        let status = response.status;
+    /// What follows the head of the response.
+    pub fn body_of(self, response: &Response) -> &[u8] {
+        if self.head_only || response.status.is_bodiless() { &[] } else { &response.body }
+    }
+
+    /// Appends the head alone: for those who send the body piece by piece.
+    pub fn encode_head(self, response: &Response, date: &mut HttpDate, unix_s: u64, out: &mut Vec<u8>) {
+        let (status, date) = (response.status, date.at(unix_s));
         out.extend_from_slice(b"HTTP/1.1 ");
         push_number(out, u64::from(status.0));
         out.push(b' ');

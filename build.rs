@@ -1,0 +1,14 @@
+//! Makes the JSON form of `openapi.yaml`, so that the broker needs no YAML parser.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+fn main() {
+    println!("cargo::rerun-if-changed=openapi.yaml");
+    let text = fs::read_to_string("openapi.yaml").expect("openapi.yaml can be read");
+    let document: serde_json::Value =
+        serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("openapi.yaml: {error}"));
+    let json = serde_json::to_vec(&document).expect("what was read from YAML can be written as JSON");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo names the directory"));
+    fs::write(out.join("openapi.json"), json).expect("openapi.json can be written");
+}
