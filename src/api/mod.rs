@@ -16,7 +16,7 @@ use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
 use crate::broker::live::Live;
 use crate::broker::places::{Full, Kind};
-use crate::http::{Method, Problem, Request, Response, Status};
+use crate::http::{Method, Problem, Request, Response, Status, Version};
 use crate::ingress::Form;
 use crate::registry::model::Client;
 use std::rc::Rc;
@@ -158,6 +158,9 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
         "/ce/produce/raw" => (Endpoint::Produce(Form::Raw), Method::Post),
         "/ce/produce/event" => (Endpoint::Produce(Form::Event), Method::Post),
         "/ce/produce/events" => (Endpoint::Produce(Form::Batch), Method::Post),
+        "/ce/consume/ws" if request.version == Version::Http2 => {
+            (Endpoint::ConsumeByWebSocket, Method::Connect)
+        }
         "/ce/consume/ws" => (Endpoint::ConsumeByWebSocket, Method::Get),
         _ => return Err(Problem::new(Status::NOT_FOUND, "there is no such endpoint")),
     };

@@ -1,8 +1,11 @@
-//! Deadlines of sockets: when one passes, the socket is shut down and whoever reads or writes it sees the end.
+//! Deadlines of sockets: when one passes, the socket is shut down and whoever reads or writes it sees the end. What has no
+//! socket of its own has an [`Alarm`] instead, which wakes the task that waits for it.
 
+use super::notify::Notify;
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// How late a deadline may be noticed.
@@ -16,13 +19,19 @@ pub struct Deadlines {
 }
 
 struct Entry {
-    socket: RawFd,
+    ends: Ends,
     at: Cell<Option<Instant>>,
     /// `SHUT_RD` while the peer's answer is awaited, so that it can still be told; `SHUT_RDWR` otherwise.
     how: Cell<libc::c_int>,
     /// Nothing is under way: the connection may end at any time.
     idle: Cell<bool>,
     passed: Cell<bool>,
+}
+
+/// What a deadline that has passed puts an end to.
+enum Ends {
+    Socket(RawFd),
+    Wait(Notify),
 }
 
 /// The deadline of one socket. Dropping it takes it off the list; it must be dropped before the socket is closed.
@@ -35,47 +44,98 @@ pub struct Handle {
     entry: Weak<Entry>,
 }
 
-impl Handle {
-    /// Ends the connection if it is idle now.
-    pub fn end_if_idle(&self) {
-        if let Some(entry) = self.entry.upgrade().filter(|entry| entry.idle.get()) {
-            shut_down(entry.socket, libc::SHUT_RD);
-        }
-    }
+/// A time at which one task wants to be woken.
+pub struct Alarm {
+    entry: Rc<Entry>,
 }
 
 impl Deadlines {
     /// A deadline for `socket`, not yet set.
     pub fn watch(&self, socket: RawFd) -> Deadline {
+        Deadline { entry: self.add(Ends::Socket(socket)) }
+    }
+
+    /// An alarm that is not set.
+    pub fn alarm(&self) -> Alarm {
+        Alarm { entry: self.add(Ends::Wait(Notify::default())) }
+    }
+
+    fn add(&self, ends: Ends) -> Rc<Entry> {
         let entry = Rc::new(Entry {
-            socket,
+            ends,
             at: Cell::new(None),
             how: Cell::new(libc::SHUT_RDWR),
             idle: Cell::new(false),
             passed: Cell::new(false),
         });
         self.entries.borrow_mut().push(Rc::downgrade(&entry));
-        Deadline { entry }
+        entry
     }
 
     /// Ends every connection that is idle now.
     pub fn end_idle(&self) {
         for entry in self.entries.borrow().iter().filter_map(Weak::upgrade).filter(|entry| entry.idle.get()) {
-            shut_down(entry.socket, libc::SHUT_RD);
+            entry.end(libc::SHUT_RD);
         }
     }
 
-    /// Shuts down every socket whose deadline is before `now`.
+    /// Ends whatever has its deadline before `now`.
     pub fn expire(&self, now: Instant) {
         self.entries.borrow_mut().retain(|entry| {
             let Some(entry) = entry.upgrade() else { return false };
             if entry.at.get().is_some_and(|at| at <= now) {
                 entry.at.set(None);
                 entry.passed.set(true);
-                shut_down(entry.socket, entry.how.get());
+                entry.end(entry.how.get());
             }
             true
         });
+    }
+}
+
+impl Entry {
+    fn end(&self, how: libc::c_int) {
+        match &self.ends {
+            Ends::Socket(socket) => shut_down(*socket, how),
+            Ends::Wait(waiting) => waiting.notify(),
+        }
+    }
+}
+
+impl Handle {
+    /// Ends the connection if it is idle now.
+    pub fn end_if_idle(&self) {
+        if let Some(entry) = self.entry.upgrade().filter(|entry| entry.idle.get()) {
+            entry.end(libc::SHUT_RD);
+        }
+    }
+}
+
+impl Alarm {
+    /// Goes off after this time; an earlier setting counts no more.
+    pub fn set(&self, after: Duration) {
+        self.entry.passed.set(false);
+        self.entry.at.set(Some(Instant::now() + after));
+    }
+
+    /// Takes the setting away.
+    pub fn lift(&self) {
+        self.entry.at.set(None);
+    }
+
+    /// Whether it has gone off since it was set.
+    pub fn passed(&self) -> bool {
+        self.entry.passed.get()
+    }
+
+    /// Ready once it has gone off. One task at a time may wait.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.entry.ends {
+            // A flag raised by an earlier setting is taken down on the way.
+            Ends::Wait(waiting) => while !self.passed() && waiting.poll(cx).is_ready() {},
+            Ends::Socket(_) => {}
+        }
+        if self.passed() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -123,4 +183,42 @@ fn shut_down(socket: RawFd, how: libc::c_int) {
     // SAFETY: the deadline is dropped before its socket is closed, so the descriptor is still the socket's. An error
     // means that the peer was faster, which is as good.
     unsafe { libc::shutdown(socket, how) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_fn, poll_once};
+
+    #[test]
+    fn an_alarm_goes_off_once_for_each_setting() {
+        block_on(async {
+            let deadlines = Deadlines::default();
+            let alarm = deadlines.alarm();
+            let went_off = async || poll_once(poll_fn(|cx| alarm.poll(cx))).await.is_some();
+            let later = || Instant::now() + Duration::from_secs(2);
+            deadlines.expire(later());
+            assert!(!went_off().await, "an alarm that was not set");
+            alarm.set(Duration::from_secs(1));
+            deadlines.expire(Instant::now());
+            assert!(!went_off().await, "too early");
+            deadlines.expire(later());
+            assert!(went_off().await && went_off().await && alarm.passed());
+            alarm.set(Duration::from_secs(1));
+            assert!(!went_off().await, "set again");
+            alarm.lift();
+            deadlines.expire(later());
+            assert!(!went_off().await, "lifted");
+        });
+    }
+
+    #[test]
+    fn what_was_dropped_is_forgotten() {
+        let deadlines = Deadlines::default();
+        let (kept, dropped) = (deadlines.alarm(), deadlines.alarm());
+        drop(dropped);
+        deadlines.expire(Instant::now());
+        assert_eq!(deadlines.entries.borrow().len(), 1);
+        drop(kept);
+    }
 }

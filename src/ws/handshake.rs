@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455, 4.2).
+//! The opening handshake (RFC 6455, 4.2), over HTTP/2 by extended CONNECT (RFC 8441, 5).
 
 use crate::http::{Headers, Method, Request, Response, Status, Version};
 use base64::Engine;
@@ -61,20 +61,38 @@ pub fn is_upgrade(request: &Request) -> bool {
 
 /// Checks the handshake and gives the response that switches the protocol. No extension is ever agreed on.
 pub fn accept(request: &Request, sub_protocol: &'static str) -> Result<Response, Refusal> {
+    if request.version == Version::Http2 {
+        return accept_stream(request, sub_protocol);
+    }
     if !is_upgrade(request) {
         return Err(Refusal::NotUpgrade);
     }
     check_request(request)?;
     check_version(&request.headers)?;
     let key = read_key(&request.headers)?;
-    if !request.headers.tokens("sec-websocket-protocol").any(|offer| offer == sub_protocol.as_bytes()) {
-        return Err(Refusal::SubProtocol(sub_protocol));
-    }
+    check_sub_protocol(&request.headers, sub_protocol)?;
     Ok(Response::new(Status::SWITCHING_PROTOCOLS)
         .with_header("Connection", "Upgrade")
         .with_header("Upgrade", "websocket")
         .with_header("Sec-WebSocket-Accept", derive_accept_key(key))
         .with_header("Sec-WebSocket-Protocol", sub_protocol))
+}
+
+/// A stream has no connection to upgrade, and `:protocol` takes the place of the key (RFC 8441, 5).
+fn accept_stream(request: &Request, sub_protocol: &'static str) -> Result<Response, Refusal> {
+    if request.method != Method::Connect {
+        return Err(Refusal::Malformed("over HTTP/2 the method must be CONNECT, and :protocol websocket"));
+    }
+    check_version(&request.headers)?;
+    check_sub_protocol(&request.headers, sub_protocol)?;
+    Ok(Response::new(Status::OK).with_header("Sec-WebSocket-Protocol", sub_protocol))
+}
+
+fn check_sub_protocol(headers: &Headers, wanted: &'static str) -> Result<(), Refusal> {
+    match headers.tokens("sec-websocket-protocol").any(|offer| offer == wanted.as_bytes()) {
+        true => Ok(()),
+        false => Err(Refusal::SubProtocol(wanted)),
+    }
 }
 
 fn check_request(request: &Request) -> Result<(), Refusal> {
@@ -189,6 +207,28 @@ mod tests {
         assert!(malformed(|r| r.body = vec![0]));
         assert!(malformed(|r| r.headers.push("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")));
         assert_eq!(refused(|r| r.headers.push("Sec-WebSocket-Version", "13")), Refusal::Version);
+    }
+
+    #[test]
+    fn a_stream_needs_connect_and_no_key() {
+        let accepted = |change: fn(&mut Request)| {
+            let kept = ["Host", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol"];
+            let fields: Vec<_> = GOOD.iter().copied().filter(|(name, _)| kept.contains(name)).collect();
+            let mut request = request(&fields);
+            (request.method, request.version) = (Method::Connect, Version::Http2);
+            change(&mut request);
+            accept(&request, "cloudevents.json")
+        };
+        let response = accepted(|_| {}).unwrap();
+        assert_eq!(response.status, Status::OK);
+        assert_eq!(response.headers.get_str("sec-websocket-protocol"), Some("cloudevents.json"));
+        assert_eq!(response.headers.len(), 1);
+        assert!(matches!(accepted(|r| r.method = Method::Get), Err(Refusal::Malformed(_))));
+        assert_eq!(accepted(|r| r.headers.push("Sec-WebSocket-Version", "13")), Err(Refusal::Version));
+        assert!(matches!(
+            accepted(|r| r.headers = request(&GOOD[4..5]).headers),
+            Err(Refusal::SubProtocol(_))
+        ));
     }
 
     #[test]

@@ -103,8 +103,8 @@ fn reason(error: httparse::Error) -> Error {
     }
 }
 
-/// Exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0 (RFC 9112, 3.2).
-fn check_host(version: Version, headers: &Headers) -> Result<(), Error> {
+/// Exactly one `Host`, at most one in HTTP/1.0 (RFC 9112, 3.2).
+pub(in crate::http) fn check_host(version: Version, headers: &Headers) -> Result<(), Error> {
     match headers.get_once("host") {
         Err(_) => Err(Error::Malformed("more than one Host header")),
         Ok(None) if version == Version::Http10 => Ok(()),
@@ -122,17 +122,23 @@ fn is_authority(text: &[u8]) -> bool {
 
 /// Path and query of a target in origin-form, absolute-form or asterisk-form (RFC 9112, 3.2).
 fn read_target(method: Method, target: &str, headers: &Headers) -> Result<(String, Option<String>), Error> {
-    if target.len() > TARGET_BYTES_MAX {
-        return Err(Error::Malformed("the request target exceeds 8192 bytes"));
-    }
-    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(Error::Malformed("the request target holds a character that must be percent-encoded"));
-    }
+    check_target(target)?;
     match target {
         _ if method == Method::Connect => Err(Error::Malformed("CONNECT is not for this server")),
         "*" if method == Method::Options => Ok(("*".to_owned(), None)),
         origin if origin.starts_with('/') => Ok(split_query(origin)),
         absolute => read_absolute(absolute, headers),
+    }
+}
+
+/// Checks the length and the characters of a target.
+pub(in crate::http) fn check_target(target: &str) -> Result<(), Error> {
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Error::Malformed("the request target exceeds 8192 bytes"));
+    }
+    match target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        true => Ok(()),
+        false => Err(Error::Malformed("the request target holds a character that must be percent-encoded")),
     }
 }
 
@@ -156,7 +162,7 @@ fn read_absolute(target: &str, headers: &Headers) -> Result<(String, Option<Stri
     }
 }
 
-fn split_query(target: &str) -> (String, Option<String>) {
+pub(in crate::http) fn split_query(target: &str) -> (String, Option<String>) {
     match target.split_once('?') {
         Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
         None => (target.to_owned(), None),
@@ -200,7 +206,7 @@ fn read_length(digits: &[u8]) -> Result<Framing, Error> {
 }
 
 /// Whether the client waits for `100 Continue`. An HTTP/1.0 client cannot (RFC 9110, 10.1.1).
-fn read_expectation(version: Version, headers: &Headers) -> Result<bool, Error> {
+pub(in crate::http) fn read_expectation(version: Version, headers: &Headers) -> Result<bool, Error> {
     if version == Version::Http10 {
         return Ok(false);
     }

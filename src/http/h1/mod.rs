@@ -19,6 +19,7 @@ mod tests;
 
 pub use encode::{CONTINUE, Exchange};
 pub use head::{Framing, HEADERS_MAX, Head, TARGET_BYTES_MAX};
+pub(in crate::http) use head::{check_host, check_target, read_expectation, split_query};
 pub use parser::{Parser, Step};
 
 use super::Status;
