@@ -7,8 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// Requests that may wait although a part of their bodies has come already. They do so over HTTP/2, where one connection
+/// carries those that wait and those that do not; each has up to the window of its stream, 64 KiB, in memory.
+const PLACES_MAX: usize = 512;
+
 /// The bytes that are left.
 pub struct Budget {
+    places: Cell<usize>,
     left: Cell<usize>,
     total: usize,
     waiting: RefCell<VecDeque<Waiting>>,
@@ -19,6 +24,9 @@ struct Waiting {
     granted: futures_channel::oneshot::Sender<Permit>,
 }
 
+/// A place for a request that waits, given back when dropped.
+pub struct Place(Rc<Budget>);
+
 /// Bytes taken from a budget, given back when dropped.
 pub struct Permit {
     budget: Rc<Budget>,
@@ -27,7 +35,19 @@ pub struct Permit {
 
 impl Budget {
     pub fn new(total: usize) -> Rc<Self> {
-        Rc::new(Self { left: Cell::new(total), total, waiting: RefCell::default() })
+        Rc::new(Self {
+            places: Cell::new(PLACES_MAX),
+            left: Cell::new(total),
+            total,
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// A place to wait at while a part of the body has come already; `None` when all are taken.
+    pub fn place(self: &Rc<Self>) -> Option<Place> {
+        let left = self.places.get().checked_sub(1)?;
+        self.places.set(left);
+        Some(Place(self.clone()))
     }
 
     /// Takes `bytes`, waiting in line until they are there. A request for more than the whole budget gets all of it.
@@ -65,6 +85,12 @@ impl Budget {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places.set(self.0.places.get() + 1);
     }
 }
 
@@ -110,5 +136,14 @@ mod tests {
             drop(budget.take(1000).await);
             assert_eq!(budget.left.get(), 10);
         });
+    }
+
+    #[test]
+    fn places_to_wait_at_are_limited() {
+        let budget = Budget::new(10);
+        let mut places: Vec<_> = (0..PLACES_MAX).map(|_| budget.place()).collect();
+        assert!(places.iter().all(Option::is_some) && budget.place().is_none());
+        places.pop();
+        assert!(budget.place().is_some());
     }
 }

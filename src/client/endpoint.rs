@@ -81,6 +81,12 @@ impl Endpoint {
         self
     }
 
+    /// The same, offering these protocols by ALPN instead of HTTP/1.1, or not using ALPN when there are none.
+    pub fn offering(mut self, protocols: &[&[u8]]) -> Self {
+        Arc::make_mut(&mut self.tls).alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        self
+    }
+
     /// Host and port as a `Host` header writes them.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -102,6 +102,11 @@ impl Connection {
             }
         }
         Poll::Ready(Ok(received))
+    }
+
+    /// Encrypts all of `pieces` one after the other and queues them.
+    pub fn queue_all(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.tls.writer().write_vectored(pieces)
     }
 
     /// Waits until everything queued has been handed to the kernel.
@@ -204,7 +209,7 @@ impl Write for Gather<'_, '_> {
         self.send(bytes)
     }
 
-    fn write_vectored(&mut self, records: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&mut self, records: &[IoSlice<'_>]) -> io::Result<usize> {
         if let [only] = records {
             return self.send(only);
         }

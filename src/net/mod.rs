@@ -1,4 +1,5 @@
-//! Connections: TLS by hand over the runtime's sockets, and the HTTP/1.1 loop.
+//! Connections: TLS by hand over the runtime's sockets, the HTTP/1.1 loop, and HTTP/2 with its streams.
 
 pub mod connection;
 pub mod http1;
+pub mod http2;

@@ -6,7 +6,7 @@ use crate::broker::message::{HEAD, Message};
 use crate::broker::places::Kind;
 use crate::broker::{Core, Edge};
 use crate::net::connection::Connection;
-use crate::net::http1;
+use crate::net::{http1, http2};
 use crate::rt;
 use crate::rt::socket::{Accepted, Listener};
 use rustls::pki_types::UnixTime;
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// Pause after an accept that failed, mostly because there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The name of HTTP/2 in ALPN; a client that names nothing speaks HTTP/1.1.
+const HTTP2: &[u8] = b"h2";
 
 /// Where a core listens.
 pub struct Front {
@@ -101,6 +104,9 @@ async fn converse(core: &Rc<Core>, accepted: Accepted) {
     drop(live);
     let guest = core.guests.welcome(peer.clone(), connection.deadline());
     api::greet(core, &peer).await;
-    http1::serve(core.clone(), connection, peer).await;
+    match connection.protocol() {
+        Some(HTTP2) => http2::serve(core.clone(), connection, peer).await,
+        _ => http1::serve(core.clone(), connection, peer).await,
+    }
     drop(guest);
 }

@@ -7,7 +7,7 @@ use nistru::client::Stream;
 use std::io::Write;
 
 /// Resident memory of the broker, in KiB, and its open descriptors.
-fn usage(broker: &Broker) -> (u64, usize) {
+pub fn usage(broker: &Broker) -> (u64, usize) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     let kib = resident.trim().trim_end_matches(" kB").parse().unwrap();

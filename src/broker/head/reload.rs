@@ -16,8 +16,8 @@ use rustls::pki_types::UnixTime;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The protocols offered by ALPN.
-pub const ALPN: [&[u8]; 1] = [b"http/1.1"];
+/// The protocols offered by ALPN, the preferred one first.
+pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// What was read, with schemas for every core.
 pub struct Loaded {
