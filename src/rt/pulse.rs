@@ -62,12 +62,26 @@ impl Heart {
                 let now_ns = self.epoch.elapsed().as_nanos() as u64;
                 reacted(Duration::from_nanos(now_ns.saturating_sub(woken_ns)));
             }
-            let mut waker = self.waker.lock().expect("nobody panics while holding the lock");
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
+            self.wake_by(cx.waker());
             Poll::<()>::Pending
         })
         .await;
+    }
+
+    /// Lets the pulse wake the task that calls this until [`Heart::react`] takes over. To be the first thing that an executor
+    /// does: one that is not scheduled for long enough right at its start parks with work to do as well.
+    pub async fn attach(&self) {
+        poll_fn(|cx| {
+            self.wake_by(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn wake_by(&self, own: &Waker) {
+        let mut waker = self.waker.lock().expect("nobody panics while holding the lock");
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(own)) {
+            *waker = Some(own.clone());
+        }
     }
 }

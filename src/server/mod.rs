@@ -237,6 +237,7 @@ fn watch_hearts(hearts: Vec<Arc<Heart>>, manager: &Manager) -> io::Result<()> {
 /// What runs on each executor, for as long as the process lives.
 async fn run(start: Start) {
     let Start { parts, ends, addresses, opened, heart, first } = start;
+    heart.attach().await;
     let (bus, inbox) = ends.connect().await;
     let core = Core::new(parts, bus, Box::new(Front::new(addresses, opened)));
     core.serve(inbox);
