@@ -4,7 +4,7 @@
 
 use nistru::http::h1::{Parser, Step};
 use nistru::id::{ClientId, TypeId};
-use nistru::ingress::{Admission, Authority, Form, Produced, Settings};
+use nistru::ingress::{Admission, Authority, Form, Produced, Rights, Settings};
 use nistru::registry::model::{Client, Producer, Registry};
 use nistru::schema::SchemaSet;
 use nistru::ws::frame;
@@ -97,7 +97,7 @@ impl World {
         };
         let authority = Authority {
             client,
-            producer,
+            rights: Rights::Produce(producer),
             registry: &self.registry,
             schemas: &self.schemas,
             settings: &self.settings,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
 use nistru::event::record;
 use nistru::id::{ClientId, TypeId};
-use nistru::ingress::{Admission, Authority, Block, Form, Produced, Rejection, Settings};
+use nistru::ingress::{Admission, Authority, Block, Form, Produced, Rejection, Rights, Settings};
 use nistru::registry::model::{Client, ClientLimits, EventType, PayloadKinds, Producer, Registry};
 use nistru::schema::SchemaSet;
 use serde_json::value::RawValue;
@@ -57,7 +57,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn admit(produced: Produced<'_>, step_bytes: usize) -> Result<Block, Rejection> {
     let World { client, producer, registry, schemas, settings } = &*WORLD;
-    let mut admission = Admission::new(Authority { client, producer, registry, schemas, settings }, produced);
+    let mut admission = Admission::new(Authority { client, rights: Rights::Produce(producer), registry, schemas, settings }, produced);
     loop {
         if let Some(outcome) = admission.step(step_bytes) {
             return outcome;

@@ -7,6 +7,7 @@ mod documentation;
 mod feed;
 mod produce;
 mod subscription;
+mod test_events;
 mod trace;
 mod upgrade;
 
@@ -41,6 +42,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
     Produce(Form),
+    ProduceTest,
     ConsumeByWebSocket,
 }
 
@@ -71,7 +73,8 @@ pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     };
     let problem = match judged {
         Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => not_a("producer"),
-        Ok((client, Endpoint::Produce(_))) => {
+        Ok((client, Endpoint::ProduceTest)) if client.consumer.is_none() => not_a("consumer"),
+        Ok((client, Endpoint::Produce(_) | Endpoint::ProduceTest)) => {
             let bytes_max = client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max);
             return Verdict::Read { bytes_max };
         }
@@ -99,6 +102,9 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
     let answered = match judge(&live, peer, request) {
         Ok((client, Endpoint::Produce(form))) => {
             produce::produce(core, &live, client, form, request).await.map(Outcome::Response)
+        }
+        Ok((client, Endpoint::ProduceTest)) => {
+            test_events::produce_test(core, &live, client, request).await.map(Outcome::Response)
         }
         Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(client, request)
             .map(|(response, wanted)| Outcome::Upgrade(response, Box::new(wanted))),
@@ -158,6 +164,7 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
         "/ce/produce/raw" => (Endpoint::Produce(Form::Raw), Method::Post),
         "/ce/produce/event" => (Endpoint::Produce(Form::Event), Method::Post),
         "/ce/produce/events" => (Endpoint::Produce(Form::Batch), Method::Post),
+        "/ce/tools/consumer/test" => (Endpoint::ProduceTest, Method::Post),
         "/ce/consume/ws" if request.version == Version::Http2 => {
             (Endpoint::ConsumeByWebSocket, Method::Connect)
         }

@@ -9,7 +9,7 @@ use crate::broker::refusal::Refusal;
 use crate::http::query::Query;
 use crate::http::{Problem, ProblemError, Request, Response, Status};
 use crate::ingress::{
-    Admission, Authority, Block, EventError, Form, Place, Produced, Rejection, STEP_BYTES, Settings,
+    Admission, Authority, Block, EventError, Form, Place, Produced, Rejection, Rights, STEP_BYTES, Settings,
 };
 use crate::metrics;
 use crate::registry::model::Client;
@@ -34,7 +34,8 @@ pub(super) async fn produce(
 ) -> Result<Response, Problem> {
     let started = Instant::now();
     let purpose = purpose(request.query.as_deref().unwrap_or_default())?;
-    let block = admit(core, live, client, form, request).await?;
+    let Some(producer) = &client.producer else { return Err(not_a("producer")) };
+    let block = admit(core, live, client, Rights::Produce(producer), form, request).await?;
     if purpose == Purpose::Check {
         return Ok(Response::new(Status::NO_CONTENT));
     }
@@ -64,14 +65,14 @@ fn purpose(query: &str) -> Result<Purpose, Problem> {
 }
 
 /// Turns the request into records, or tells everything that is wrong with it.
-async fn admit(
+pub(super) async fn admit(
     core: &Core,
     live: &Live,
     client: &Client,
+    rights: Rights<'_>,
     form: Form,
     request: &Request,
 ) -> Result<Block, Problem> {
-    let Some(producer) = &client.producer else { return Err(not_a("producer")) };
     let settings = Settings {
         now_ms: core.now_ms(),
         skew_ms: core.config.server.time_skew.as_millis() as u64,
@@ -79,11 +80,8 @@ async fn admit(
         event_bytes_max: core.config.server.event_bytes_max,
     };
     let authority =
-        Authority { client, producer, registry: &live.registry, schemas: &live.schemas, settings: &settings };
-    let content_type = request
-        .headers
-        .get_once("content-type")
-        .map_err(|_| Problem::new(Status::BAD_REQUEST, "more than one Content-Type header"))?;
+        Authority { client, rights, registry: &live.registry, schemas: &live.schemas, settings: &settings };
+    let content_type = content_type(request)?;
     let attributes = attributes(request, form);
     let produced = Produced { form, content_type, attributes: &attributes, body: &request.body };
     let mut admission = Admission::new(authority, produced);
@@ -99,8 +97,14 @@ async fn admit(
     }
 }
 
+/// The `Content-Type` header, which must not stand twice.
+pub(super) fn content_type(request: &Request) -> Result<Option<&[u8]>, Problem> {
+    let once = request.headers.get_once("content-type");
+    once.map_err(|_| Problem::new(Status::BAD_REQUEST, "more than one Content-Type header"))
+}
+
 /// The `ce-` headers, without the prefix.
-fn attributes(request: &Request, form: Form) -> Vec<(&str, &[u8])> {
+pub(super) fn attributes(request: &Request, form: Form) -> Vec<(&str, &[u8])> {
     if form != Form::Raw {
         return Vec::new();
     }
@@ -113,7 +117,7 @@ fn attributes(request: &Request, form: Form) -> Vec<(&str, &[u8])> {
         .collect()
 }
 
-fn refused(core: &Core, refusal: Refusal) -> Problem {
+pub(super) fn refused(core: &Core, refusal: Refusal) -> Problem {
     let numbers = &core.metrics.numbers;
     let status = match refusal {
         Refusal::RateLimited { .. } => {
@@ -128,7 +132,7 @@ fn refused(core: &Core, refusal: Refusal) -> Problem {
     Problem::new(status, refusal.to_string()).retry_after(refusal.retry_after_s())
 }
 
-fn problem(rejection: &Rejection) -> Problem {
+pub(super) fn problem(rejection: &Rejection) -> Problem {
     let detail = match rejection.errors.len() + rejection.more {
         1 => "nothing was stored because of one error".to_owned(),
         errors => format!("nothing was stored because of {errors} errors"),

@@ -8,7 +8,8 @@ use super::rules::Event;
 use super::structured;
 use crate::event::json::{self, Document, JsonError, Problem, Tape};
 use crate::event::media_type::MediaType;
-use crate::registry::model::{Client, EventType, Producer, Registry};
+use crate::id::{Partition, TypeId};
+use crate::registry::model::{Client, Consumer, EventType, Producer, Registry};
 use crate::schema::SchemaSet;
 use std::borrow::Cow;
 use std::num::NonZeroU8;
@@ -39,12 +40,21 @@ pub struct Settings {
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
     pub client: &'a Client,
-    /// `client`'s right to produce.
-    pub producer: &'a Producer,
+    pub rights: Rights<'a>,
     pub registry: &'a Registry,
     /// The compiled schemas of `registry`.
     pub schemas: &'a SchemaSet,
     pub settings: &'a Settings,
+}
+
+/// Which events a client may send, and where they go.
+#[derive(Clone, Copy)]
+pub enum Rights<'a> {
+    /// What it produces goes to everybody who consumes the type.
+    Produce(&'a Producer),
+    /// What it tries its own consumers with goes to its test log, which is this partition, under the client's number there. The
+    /// types are those it consumes; the sources are anybody's.
+    Test { consumer: &'a Consumer, partition: Partition, type_id: TypeId },
 }
 
 /// A produce request being read.

@@ -16,7 +16,7 @@ mod structured;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{Admission, Authority, STEP_BYTES, Settings};
+pub use admission::{Admission, Authority, Rights, STEP_BYTES, Settings};
 pub use block::{Block, Span};
 pub use rejection::{EventError, Place, Rejection, Status};
 pub use request::{Form, Produced};

@@ -4,8 +4,10 @@
 //! anything else is stored word for word inside an event of the broker's own, since a message that could not be parsed is
 //! just what its reporter wants somebody to look at.
 
+use super::binary;
 use super::block::{Block, Builder};
-use super::rejection::Fault;
+use super::rejection::{Fault, Faults, Rejection, Status};
+use super::request::Produced;
 use super::rules::{self, Event};
 use super::structured;
 use crate::event::attributes::{Attributes, Scalar};
@@ -46,6 +48,44 @@ impl Report {
         };
         Self { event, offset: root.and_then(offset) }
     }
+
+    /// What a request in binary mode reports. Its `ce-offset`, which must stand once, is not part of the event.
+    pub fn of_request(produced: &Produced<'_>, now_ms: u64) -> Result<Self, Rejection> {
+        let refuse = |fault| {
+            let mut faults = Faults::default();
+            faults.add(None, binary::id(produced).as_deref(), fault);
+            faults.rejection().expect("a fault was added")
+        };
+        let (offsets, own): (Vec<_>, Vec<_>) =
+            produced.attributes.iter().partition(|(name, _)| name.eq_ignore_ascii_case("offset"));
+        let offset = delivered_offset(&offsets).map_err(refuse)?;
+        let event = event_of_request(&Produced { attributes: &own, ..*produced }, now_ms).map_err(refuse)?;
+        Ok(Self { event, offset })
+    }
+}
+
+fn delivered_offset(given: &[(&str, &[u8])]) -> Result<Option<u64>, Fault> {
+    let number = |value: &[u8]| str::from_utf8(value).ok()?.parse().ok();
+    match given {
+        [] => Ok(None),
+        [(_, value)] if value.iter().all(u8::is_ascii_digit) && number(value).is_some() => Ok(number(value)),
+        _ => {
+            let reason = "must be the offset under which the event was delivered, a whole number";
+            Err(Fault::attribute(Status::Malformed, "offset", reason))
+        }
+    }
+}
+
+fn event_of_request(produced: &Produced<'_>, now_ms: u64) -> Result<DeadEvent, Fault> {
+    let mut tape = Tape::for_text(produced.body.len());
+    let content = binary::content(produced)?;
+    let document = match content {
+        Some(binary::Content::Json) => Some(
+            tape.read_all(produced.body).map_err(|error| Fault::malformed(format!("the body is {error}")))?,
+        ),
+        _ => None,
+    };
+    Ok(DeadEvent::of(&binary::read(produced, content, document.as_ref())?, now_ms))
 }
 
 /// The `offset` that delivery added: a string of digits, or a number in what a consumer wrote anew.
@@ -112,6 +152,7 @@ impl DeadEvent {
 mod tests {
     use super::*;
     use crate::event::record::records;
+    use crate::ingress::Form;
 
     const CLIENT: ClientId = ClientId([7; 16]);
     const NOW_MS: u64 = 1_709_210_096_789;
@@ -161,6 +202,30 @@ mod tests {
             );
             assert_eq!(offset, None);
         }
+    }
+
+    fn requested(attributes: &[(&str, &[u8])], body: &[u8]) -> Result<(String, Option<u64>), String> {
+        let content_type = Some(&b"text/plain"[..]);
+        let produced = Produced { form: Form::Raw, content_type, attributes, body };
+        let report = Report::of_request(&produced, NOW_MS).map_err(|rejection| rejection.to_string())?;
+        Ok((String::from_utf8(report.event.bytes).unwrap(), report.offset))
+    }
+
+    #[test]
+    fn a_request_in_binary_mode_reports_its_event_without_the_offset() {
+        let own: [(&str, &[u8]); 4] =
+            [("specversion", b"1.0"), ("id", b"1"), ("source", b"urn:a"), ("type", b"A.B.C.D")];
+        let with =
+            |offsets: &[(&'static str, &'static [u8])]| requested(&[&own[..], offsets].concat(), b"why");
+        let (stored, offset) = with(&[("Offset", b"17")]).unwrap();
+        assert!(stored.ends_with(r#""datacontenttype":"text/plain","data":"why""#), "{stored}");
+        assert_eq!((offset, with(&[]).unwrap().1), (Some(17), None));
+        for offsets in
+            [&[("offset", &b"-1"[..])][..], &[("offset", b"1"), ("offset", b"1")], &[("offset", b"")]]
+        {
+            assert!(with(offsets).unwrap_err().contains("offset"));
+        }
+        assert!(requested(&own[1..], b"why").unwrap_err().contains("specversion"));
     }
 
     #[test]

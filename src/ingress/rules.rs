@@ -1,13 +1,13 @@
 //! One event against what its producer may do and what its type asks for.
 
-use super::admission::Authority;
+use super::admission::{Authority, Rights};
 use super::rejection::{Fault, Place, Status};
 use crate::event::attributes::Attributes;
 use crate::event::encode::{self, OFFSET_BYTES_MAX};
 use crate::event::key;
 use crate::event::payload::Payload;
 use crate::event::record::RecordHeader;
-use crate::registry::model::{EventType, PayloadKinds};
+use crate::registry::model::{EventType, PayloadKinds, Producer};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -27,30 +27,45 @@ impl Event<'_> {
     }
 
     fn authorise<'a>(&self, authority: &Authority<'a>) -> Result<&'a Arc<EventType>, Fault> {
-        let Attributes { source, kind, .. } = &self.attributes;
-        if !authority.producer.sources.contains(&**source) {
-            return Err(self.refused_source(authority));
-        }
-        let registered = authority.registry.type_by_name.get(&**kind);
-        match registered.filter(|_| authority.producer.types.contains(&**kind)) {
-            Some(event_type) => Ok(event_type),
-            None => {
-                let reason = format!("{kind:?} is not among the event types that this client may produce");
-                Err(Fault::attribute(Status::NotAllowed, "type", shorten(reason)))
+        let kind = &*self.attributes.kind;
+        let (types, verb) = match authority.rights {
+            Rights::Produce(producer) => {
+                self.authorise_source(producer)?;
+                (&producer.types, "produce")
             }
-        }
+            Rights::Test { consumer, .. } => {
+                self.check_source()?;
+                (&consumer.types, "consume")
+            }
+        };
+        let registered = authority.registry.type_by_name.get(kind);
+        registered.filter(|_| types.contains(kind)).ok_or_else(|| {
+            let reason = format!("{kind:?} is not among the event types that this client may {verb}");
+            Fault::attribute(Status::NotAllowed, "type", shorten(reason))
+        })
     }
 
     /// An allowed source is a URI-reference by the registry's own rules, so only others need to be looked at.
-    fn refused_source(&self, authority: &Authority<'_>) -> Fault {
-        if !self.attributes.source_is_uri_reference() {
-            return Fault::attribute(Status::Malformed, "source", "must be a URI-reference (RFC 3986, 4.1)");
+    fn authorise_source(&self, producer: &Producer) -> Result<(), Fault> {
+        let source = &*self.attributes.source;
+        if producer.sources.contains(source) {
+            return Ok(());
         }
-        let mut reason = format!("{:?} is not among the sources of this client", self.attributes.source);
-        if let Some(source) = authority.producer.sources.first() {
+        self.check_source()?;
+        let mut reason = format!("{source:?} is not among the sources of this client");
+        if let Some(source) = producer.sources.first() {
             reason += &format!("; one that is: {source:?}");
         }
-        Fault::attribute(Status::NotAllowed, "source", shorten(reason))
+        Err(Fault::attribute(Status::NotAllowed, "source", shorten(reason)))
+    }
+
+    fn check_source(&self) -> Result<(), Fault> {
+        match self.attributes.source_is_uri_reference() {
+            true => Ok(()),
+            false => {
+                Err(Fault::attribute(Status::Malformed, "source", "must be a URI-reference (RFC 3986, 4.1)"))
+            }
+        }
     }
 
     fn check_time(&self, authority: &Authority<'_>) -> Result<(), Fault> {
@@ -105,11 +120,18 @@ impl Event<'_> {
             return Err(Fault { status: Status::TooLarge, place: Place::Whole, reason });
         }
         let key_hash = key_hash(&self.attributes);
+        let (partition, type_id, dedup_window_s) = match authority.rights {
+            Rights::Produce(_) => {
+                let partition = key::partition(key_hash, authority.settings.partitions);
+                (partition, event_type.id, event_type.dedup_window_s)
+            }
+            Rights::Test { partition, type_id, .. } => (partition, type_id, 0),
+        };
         Ok(RecordHeader {
-            type_id: event_type.id,
-            partition: key::partition(key_hash, authority.settings.partitions),
+            type_id,
+            partition,
             key_hash,
-            dedup_window_s: event_type.dedup_window_s,
+            dedup_window_s,
             time_ms: authority.settings.now_ms,
             source: (positions.source.start as u32, positions.source.end as u32),
             id: (positions.id.start as u32, positions.id.end as u32),

@@ -20,5 +20,6 @@ mod producing;
 mod reloading;
 mod restarting;
 mod storing;
+mod test_events;
 mod tracing;
 mod transport;

@@ -101,7 +101,7 @@ impl World {
     fn authority(&self) -> Authority<'_> {
         Authority {
             client: &self.client,
-            producer: self.client.producer.as_ref().unwrap(),
+            rights: Rights::Produce(self.client.producer.as_ref().unwrap()),
             registry: &self.registry,
             schemas: &self.schemas,
             settings: &self.settings,
