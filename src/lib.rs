@@ -23,6 +23,10 @@
 //! ([`delivery::coordinator`]) gave it. Owners answer with slices of mapped segments; the session's core adds the offset, frames
 //! and encrypts. Confirms go back through the journal as small commands.
 //!
+//! **What only the client itself sees**, dead events that its consumers reported and test events it made for them, are records
+//! like others, in two partitions behind the shared ones and numbered by client in place of the type ([`id::PrivateLog`]). No
+//! coordinator divides them: every session that asks reads all of its client's.
+//!
 //! **Why one journal in front of the partitions.** A batch may touch all partitions and must be all or nothing. One frame, one
 //! checksum, one sync make that a property of the log instead of a protocol between partitions. It is one order for events,
 //! confirms and group changes, and one log to replicate. Partitions are a materialisation: recovery rebuilds them from the
@@ -58,7 +62,7 @@
 //! 2. A batch lies wholly inside one frame; a frame is applied wholly before any later one is visible.
 //! 3. Partition offsets are dense, the same after every replay, and never reused.
 //! 4. With one partition key, if A was acknowledged before B was sent, A's offset is smaller and every session sees A first.
-//! 5. A cursor never moves past an event that was not confirmed or expired, and never back except by an operator's reset.
+//! 5. A cursor never moves past an event that was not confirmed, reported dead or expired, and never back except by an operator's reset.
 //! 6. At most one session of a group reads a partition at an epoch; confirms of an older epoch change nothing.
 //! 7. Every queue is bounded in bytes; a full one becomes back-pressure or 503, never memory.
 //! 8. No executor blocks: no cold page, no file system call, no lock, no long computation without a pause.

@@ -15,6 +15,7 @@ use crate::partition::{Budget, ColdId, Finished, Job, JobKind, NeedsSegment, Sta
 use crate::rt;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU8;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,9 +83,10 @@ impl Owner {
         self.owned.borrow().iter().map(|owned| owned.id).collect()
     }
 
-    pub fn gauges(&self) -> Vec<PartitionGauge> {
+    pub fn gauges(&self, shared: NonZeroU8) -> Vec<PartitionGauge> {
         let gauge = |owned: &Owned| PartitionGauge {
-            partition: owned.id.0,
+            partition: PrivateLog::of(owned.id, shared)
+                .map_or_else(|| owned.id.to_string(), |log| log.name().to_owned()),
             start: owned.log.start().0,
             end: owned.log.end().0,
         };

@@ -78,7 +78,7 @@ impl Core {
         let numbers = &self.metrics.numbers;
         numbers.messages_waiting.set(self.bus.waiting() as u64);
         numbers.busy_ns.set(crate::rt::busy().as_nanos() as u64);
-        let snapshot = Box::new(self.metrics.snapshot(self.owner.gauges()));
+        let snapshot = Box::new(self.metrics.snapshot(self.owner.gauges(self.partitions)));
         self.post(HEAD, Message::Scraped { number, core: self.id, snapshot });
     }
 }

@@ -1,6 +1,6 @@
 //! The Prometheus text format (OpenMetrics 1.0) of a scrape.
 
-use super::{GroupGauge, Kind, Snapshot};
+use super::{GroupGauge, Kind, PartitionGauge, Snapshot};
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -105,10 +105,10 @@ impl Scrape {
 
     fn encode_partitions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let all = || self.cores.iter().flat_map(|snapshot| &snapshot.partitions);
-        let label = |partition: u8| [("partition", partition.to_string())];
-        let starts = all().map(|gauge| (label(gauge.partition), gauge.start as f64));
+        let label = |gauge: &PartitionGauge| [("partition", gauge.partition.clone())];
+        let starts = all().map(|gauge| (label(gauge), gauge.start as f64));
         gauges(encoder, "partition_start_offset", "Oldest retained offset", starts)?;
-        let ends = all().map(|gauge| (label(gauge.partition), gauge.end as f64));
+        let ends = all().map(|gauge| (label(gauge), gauge.end as f64));
         gauges(encoder, "partition_end_offset", "Offset of the next event", ends)
     }
 

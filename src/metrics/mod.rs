@@ -143,9 +143,10 @@ pub struct Snapshot {
 }
 
 /// What is told of one partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PartitionGauge {
-    pub partition: u8,
+    /// Its number, or `dead` or `test`.
+    pub partition: String,
     pub start: u64,
     pub end: u64,
 }
