@@ -1,7 +1,7 @@
 //! One stream: a request and its answer, or the opening of a WebSocket.
 
-use super::Shared;
 use super::web_socket::WebSocket;
+use super::{FAREWELL, Shared};
 use crate::api::{self, Outcome, Subscription, Verdict};
 use crate::http::h1::Error;
 use crate::http::h2::{Head, encode, encode_opening};
@@ -158,7 +158,6 @@ impl Exchange {
         self.refuse(request, &Problem::new(Status::REQUEST_TIMEOUT, detail))
     }
 
-    /// Sends an answer. When the request's body was not read to its end, dropping the stream tells the client to stop.
     async fn respond(mut self, response: Response) {
         self.count(&response);
         if response.close {
@@ -173,7 +172,17 @@ impl Exchange {
         // The client may have taken its request back, and then there is nobody to answer.
         if let Ok(stream) = self.respond.send_response(head, body.is_empty()) {
             self.send_body(stream, body).await;
+            self.let_finish().await;
         }
+    }
+
+    /// Lets a client whose body was not wanted notice the answer before its stream is reset (RFC 9113, 8.1): some throw away an
+    /// answer that a reset follows at once.
+    async fn let_finish(&mut self) {
+        self.alarm.set(FAREWELL);
+        while !self.incoming.is_end_stream()
+            && let Arrived::Piece(_) = poll_fn(|cx| self.poll_body(cx)).await
+        {}
     }
 
     /// Sends the body as fast as the client takes it, within the time that a request may take.

@@ -157,6 +157,11 @@ impl Shared {
         Self { core, peer, budget, tasks, web_sockets, ended, leaving }
     }
 
+    /// Whether the client should make its next requests elsewhere.
+    fn is_leaving(&self) -> bool {
+        self.core.is_stopping() || self.leaving.get()
+    }
+
     /// Counts a task, or one that serves a WebSocket, until the result is dropped.
     fn count(self: &Rc<Self>, count: fn(&Shared) -> &Cell<usize>) -> Counted {
         count(self).set(count(self).get() + 1);
@@ -187,9 +192,8 @@ impl Driver {
     /// One turn, or what is left of it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
         while self.shared.ended.poll(cx).is_ready() {}
-        if (self.shared.core.is_stopping() || self.shared.leaving.get()) && !self.going_away {
-            self.going_away = true;
-            self.h2.graceful_shutdown();
+        if self.shared.is_leaving() && !self.is_busy() {
+            self.go_away();
         }
         if self.advance(cx).is_ready() {
             return Poll::Ready(Pause::End);
@@ -231,13 +235,28 @@ impl Driver {
         }
     }
 
-    fn start(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn start(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        if self.shared.is_leaving() {
+            self.go_away();
+        }
         let shared = self.shared.clone();
         let counted = shared.count(|shared| &shared.tasks);
         rt::spawn(async move {
             exchange::serve(shared, request, respond).await;
             drop(counted);
         });
+    }
+
+    /// Tells the client to send no more requests. Not before its last one has its answer, or it sends another: some clients give
+    /// up every request when they hear of the end.
+    fn go_away(&mut self) {
+        self.going_away = true;
+        self.h2.graceful_shutdown();
+    }
+
+    /// Whether any stream is open.
+    fn is_busy(&self) -> bool {
+        self.shared.tasks.get() > 0 || self.h2.has_streams()
     }
 
     /// Why the connection is to end now, if it is.
@@ -272,7 +291,7 @@ impl Driver {
     /// A WebSocket has more patience with a client that does not read than a request has, and ends by itself.
     fn waiting(&self) -> Waiting {
         let wire = self.wire.borrow();
-        match self.shared.tasks.get() > 0 || self.h2.has_streams() {
+        match self.is_busy() {
             _ if self.ending => Waiting::Farewell,
             _ if wire.is_stalled() && self.shared.web_sockets.get() == 0 => Waiting::Reader,
             true => Waiting::Streams,
