@@ -5,7 +5,7 @@
 //! ```text
 //!             core 0                    core 1        …        core N-1       one glommio executor each, pinned
 //!  ┌─────────────────────────┐ ┌─────────────────────────┐
-//!  │ listener (SO_REUSEPORT) │ │ listener                │   accept, TLS, HTTP/1.1, WebSocket,
+//!  │ listener (SO_REUSEPORT) │ │ listener                │   accept, TLS, HTTP/1.1, HTTP/2, WebSocket,
 //!  │ intake                  │ │ intake                  │   authenticate, parse, validate, encode
 //!  │ partitions 0, 2, 4, …   │ │ partitions 1, 3, 5, …   │   a fixed subset of the 12: segments, index, readers
 //!  │ sessions                │ │ sessions                │   consumers connected to this core
@@ -37,7 +37,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`rt`] | the only module that knows glommio: executors, queues between cores, sockets, deadlines, helper threads |
-//! | [`net`] | connections: TLS by hand, the HTTP/1.1 loop |
+//! | [`net`] | connections: TLS by hand, the HTTP/1.1 loop, HTTP/2 with a task for each stream |
 //! | [`http`], [`ws`] | the protocols, sans-IO |
 //! | [`api`] | the public interface: endpoints, their documentation, and the task that serves a WebSocket consumer |
 //! | [`auth`] | from a certificate to a registered client |
