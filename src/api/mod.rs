@@ -5,6 +5,7 @@
 pub mod consume;
 mod documentation;
 mod feed;
+mod my_settings;
 mod produce;
 mod subscription;
 mod test_events;
@@ -17,6 +18,7 @@ use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
 use crate::broker::live::Live;
 use crate::broker::places::{Full, Kind};
+use crate::http::query::Query;
 use crate::http::{Method, Problem, Request, Response, Status, Version};
 use crate::ingress::Form;
 use crate::registry::model::Client;
@@ -44,6 +46,7 @@ enum Endpoint {
     Produce(Form),
     ProduceTest,
     ConsumeByWebSocket,
+    MySettings,
 }
 
 /// Counts a connection for its client as soon as it is open. One too many hears of it with its first request.
@@ -78,7 +81,9 @@ pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
             let bytes_max = client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max);
             return Verdict::Read { bytes_max };
         }
-        Ok((_, Endpoint::ConsumeByWebSocket)) => return Verdict::Read { bytes_max: 0 },
+        Ok((_, Endpoint::ConsumeByWebSocket | Endpoint::MySettings)) => {
+            return Verdict::Read { bytes_max: 0 };
+        }
         Err(problem) => problem,
     };
     log_refusal(core, peer, request, &problem);
@@ -105,6 +110,9 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
         }
         Ok((client, Endpoint::ProduceTest)) => {
             test_events::produce_test(core, &live, client, request).await.map(Outcome::Response)
+        }
+        Ok((client, Endpoint::MySettings)) => {
+            my_settings::my_settings(core, peer, client, request).await.map(Outcome::Response)
         }
         Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(client, request)
             .map(|(response, wanted)| Outcome::Upgrade(response, Box::new(wanted))),
@@ -151,6 +159,12 @@ fn status_of(problem: &AuthProblem) -> Status {
     }
 }
 
+/// Fails when the query has other parameters than these.
+fn check_query(request: &Request, names: &[&str]) -> Result<(), Problem> {
+    let query = Query::parse(request.query.as_deref().unwrap_or_default());
+    query.and_then(|query| query.only(names)).map_err(|e| Problem::new(Status::BAD_REQUEST, e.to_string()))
+}
+
 fn too_many(full: Full) -> Problem {
     Problem::new(Status::TOO_MANY_REQUESTS, full.to_string()).retry_after(full.retry_after_s())
 }
@@ -165,6 +179,7 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
         "/ce/produce/event" => (Endpoint::Produce(Form::Event), Method::Post),
         "/ce/produce/events" => (Endpoint::Produce(Form::Batch), Method::Post),
         "/ce/tools/consumer/test" => (Endpoint::ProduceTest, Method::Post),
+        "/ce/tools/my-settings" => (Endpoint::MySettings, Method::Get),
         "/ce/consume/ws" if request.version == Version::Http2 => {
             (Endpoint::ConsumeByWebSocket, Method::Connect)
         }

@@ -1,10 +1,9 @@
 //! `POST /ce/tools/consumer/test`: an event by which a client tries out its own consumers, and which nobody else ever sees.
 
-use super::{not_a, produce};
+use super::{check_query, not_a, produce};
 use crate::broker::Core;
 use crate::broker::live::Live;
 use crate::broker::message::Charge;
-use crate::http::query::Query;
 use crate::http::{Problem, Request, Response, Status};
 use crate::id::PrivateLog;
 use crate::ingress::{Form, Rights};
@@ -17,8 +16,7 @@ pub(super) async fn produce_test(
     client: &Client,
     request: &Request,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(request.query.as_deref().unwrap_or_default());
-    query.and_then(|query| query.only(&[])).map_err(|e| Problem::new(Status::BAD_REQUEST, e.to_string()))?;
+    check_query(request, &[])?;
     let Some(consumer) = &client.consumer else { return Err(not_a("consumer")) };
     let partition = PrivateLog::Test.partition(core.partitions);
     let type_id = core.private_types(client.id).await.test;

@@ -60,6 +60,13 @@ impl Peer {
         client
     }
 
+    /// What identifies the certificate that was shown, and the last second at which it is valid; `None` when it is not good.
+    pub fn certificate(&self) -> Option<(CertificateKey, i64)> {
+        let key = self.checked.borrow().found.clone().ok()?;
+        let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        Some((key, certificate.validity().not_after.timestamp()))
+    }
+
     /// Whether there was ever a client at the other end.
     pub fn was_let_in(&self) -> bool {
         self.let_in.get()

@@ -3,10 +3,12 @@
 use super::live::Change;
 use super::places::{Kind, PlaceId};
 use super::refusal::Refusal;
+use super::survey::{Backlog, Page};
 use crate::delivery::session::FetchId;
 use crate::delivery::{Confirm, Wanted};
 use crate::id::{
-    ClientId, CoreId, Epoch, FrameIndex, Offset, Partition, PrivateLog, PrivateTypes, SessionId, TypeId,
+    ClientId, CoreId, Epoch, FrameIndex, GroupId, Offset, Partition, PrivateLog, PrivateTypes, SessionId,
+    TypeId,
 };
 use crate::ingress::Block;
 use crate::metrics::Snapshot;
@@ -180,7 +182,29 @@ pub enum Message {
     },
     Lagged {
         number: u64,
-        lags: Vec<(crate::id::GroupId, u64)>,
+        lags: Vec<(GroupId, u64)>,
+    },
+
+    /// Any core to the head and back: some of a client's groups, those behind `after`.
+    Survey {
+        from: CoreId,
+        ticket: Ticket,
+        client: ClientId,
+        after: Option<GroupId>,
+    },
+    Surveyed {
+        ticket: Ticket,
+        page: Page,
+    },
+    /// Any core to an owner and back: what lies behind each cursor.
+    Measure {
+        from: CoreId,
+        ticket: Ticket,
+        cursors: Vec<GroupCursor>,
+    },
+    Measured {
+        ticket: Ticket,
+        backlogs: Vec<Backlog>,
     },
 
     /// The head to every core: take nothing new, finish what is under way, close sessions.
@@ -246,7 +270,7 @@ pub struct Fetch {
 /// A cursor that retention overtook.
 #[derive(Clone)]
 pub struct ExpiredCursor {
-    pub group: crate::id::GroupId,
+    pub group: GroupId,
     pub at: Offset,
     pub types: TypeFilter,
 }
@@ -254,7 +278,7 @@ pub struct ExpiredCursor {
 /// Where a group stands in one partition.
 #[derive(Clone)]
 pub struct GroupCursor {
-    pub group: crate::id::GroupId,
+    pub group: GroupId,
     pub partition: Partition,
     pub at: Offset,
     pub types: TypeFilter,

@@ -10,6 +10,7 @@
 //! Nothing is shared between cores but immutable blocks and mapped segments. A core that wants something of another sends a
 //! [`message`]; handling one never waits. What must wait, waits in a task of its own.
 
+mod backlog;
 pub mod budget;
 pub mod guests;
 mod head;
@@ -24,6 +25,7 @@ pub mod refusal;
 mod route;
 pub mod sessions;
 pub mod store;
+pub mod survey;
 
 pub use crate::ingress::Block;
 pub use head::{Head, HeadParts, Loaded};
@@ -56,6 +58,7 @@ use std::num::NonZeroU8;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use survey::Surveys;
 
 /// Bytes of produce requests that all cores together hold at a time.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -81,6 +84,7 @@ pub struct Core {
     /// For the lines of requests that were refused or failed.
     pub refusal_lines: Quota,
     intake: Intake,
+    surveys: Surveys,
     places: Places,
     introductions: Introductions,
     owner: Owner,
@@ -132,6 +136,7 @@ impl Core {
             date: RefCell::default(),
             refusal_lines: Quota::new(REFUSAL_LINES_MAX),
             intake: Intake::default(),
+            surveys: Surveys::default(),
             places: Places::default(),
             introductions: Introductions::default(),
             owner: Owner::new(logs, cores),

@@ -40,9 +40,9 @@ pub struct Owner {
 }
 
 /// One partition.
-struct Owned {
+pub(super) struct Owned {
     id: Partition,
-    log: PartitionLog,
+    pub(super) log: PartitionLog,
     /// Fetches that are not answered yet.
     fetches: HashMap<FetchKey, Fetch, ahash::RandomState>,
     waiters: Waiters<FetchKey>,
@@ -73,10 +73,16 @@ impl Owner {
     }
 
     /// Runs `act` on a partition of this core.
-    fn with<R>(&self, partition: Partition, act: impl FnOnce(&mut Owned) -> R) -> R {
+    pub(super) fn with<R>(&self, partition: Partition, act: impl FnOnce(&mut Owned) -> R) -> R {
         let owned = &mut self.owned.borrow_mut()[usize::from(partition.0) / self.cores];
         debug_assert_eq!(owned.id, partition);
         act(owned)
+    }
+
+    /// How many events lie behind the cursor. An estimate when it lies in a segment whose index is not in memory.
+    pub(super) fn count_from(&self, cursor: &GroupCursor) -> u64 {
+        let count = |owned: &mut Owned| owned.log.count(&cursor.types, cursor.at..owned.log.end());
+        self.with(cursor.partition, count).events
     }
 
     fn ids(&self) -> Vec<Partition> {
@@ -247,7 +253,11 @@ impl Core {
     }
 
     /// Runs a job on a helper thread and takes in what it brought; `None` when it failed.
-    async fn run_job(self: &Rc<Self>, partition: Partition, job: Job<RealDisk>) -> Option<Finished> {
+    pub(super) async fn run_job(
+        self: &Rc<Self>,
+        partition: Partition,
+        job: Job<RealDisk>,
+    ) -> Option<Finished> {
         let kind = job.kind();
         match self.pool.run(move || job.run()).await {
             Ok(done) => Some(self.owner.with(partition, |owned| owned.log.finish(done))),
@@ -299,7 +309,7 @@ impl Core {
         }
     }
 
-    fn warmed(self: &Rc<Self>, partition: Partition, cold: ColdId) {
+    pub(super) fn warmed(self: &Rc<Self>, partition: Partition, cold: ColdId) {
         let keys = self.owner.with(partition, |owned| owned.cold.remove(&cold)).unwrap_or_default();
         self.answer_all(partition, keys);
     }
@@ -364,10 +374,7 @@ impl Core {
 
     /// How many events each of the groups has not confirmed in this core's partitions.
     pub(super) fn tell_lag(&self, number: u64, cursors: Vec<GroupCursor>) {
-        let lag = |cursor: GroupCursor| {
-            let count = |owned: &mut Owned| owned.log.count(&cursor.types, cursor.at..owned.log.end());
-            (cursor.group, self.owner.with(cursor.partition, count).events)
-        };
+        let lag = |cursor: GroupCursor| (cursor.group, self.owner.count_from(&cursor));
         let lags = cursors.into_iter().map(lag).collect();
         self.post(HEAD, Message::Lagged { number, lags });
     }

@@ -27,6 +27,9 @@ impl Core {
                 self.forget_fetch(session, partition, fetch)
             }
             Message::Expire { partition, start, cursors } => self.expire(partition, start, cursors),
+            Message::Surveyed { ticket, page } => self.surveys.paged(ticket, page),
+            Message::Measure { from, ticket, cursors } => self.take_measure(from, ticket, cursors),
+            Message::Measured { ticket, backlogs } => self.surveys.measured(ticket, backlogs),
             Message::Lag { number, cursors } => self.tell_lag(number, cursors),
             Message::Fetched { session, fetch, next, events } => {
                 self.tell(session, Notice::Fetched { fetch, next, events });

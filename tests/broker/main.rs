@@ -15,6 +15,7 @@ mod http2;
 mod http2_client;
 mod http2_hostile;
 mod limits;
+mod my_settings;
 mod operating;
 mod producing;
 mod reloading;

@@ -1,14 +1,20 @@
-//! A scrape: ask every core what it counted and every owner how far groups are behind, and put the answers together.
+//! A scrape: ask every core what it counted and every owner how far groups are behind, and put the answers together. And the
+//! pages of surveys, with which clients ask the same for their own groups.
 
 use super::Head;
 use super::retention::types_of;
 use crate::broker::Core;
 use crate::broker::message::{GroupCursor, Message};
-use crate::id::{CoreId, GroupId, Partition};
+use crate::broker::survey::Page;
+use crate::id::{ClientId, CoreId, GroupId, Partition};
 use crate::metrics::{GroupGauge, Snapshot};
+use crate::partition::TypeFilter;
 use futures_channel::oneshot;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// Groups in one page of a survey.
+const PAGE_GROUPS: usize = 32;
 
 /// Scrapes under way.
 #[derive(Default)]
@@ -57,18 +63,42 @@ impl Head {
     }
 
     fn cursors_by_owner(&self, core: &Core) -> BTreeMap<CoreId, Vec<GroupCursor>> {
-        let (state, coordinator) = (self.state.borrow(), self.coordinator.borrow());
         let mut cursors: BTreeMap<CoreId, Vec<GroupCursor>> = BTreeMap::new();
-        for (group, name) in state.groups() {
-            let types = types_of(core, name.client);
-            for partition in (0..core.partitions.get()).map(Partition) {
-                let durable = state.cursor(group, partition).unwrap_or_default();
-                let at = coordinator.cursor(group, partition).unwrap_or(durable).max(durable);
-                let cursor = GroupCursor { group, partition, at, types: types.clone() };
-                cursors.entry(core.owner_of(partition)).or_default().push(cursor);
+        for (group, name) in self.state.borrow().groups() {
+            for cursor in self.cursors_of(core, group, &types_of(core, name.client)) {
+                cursors.entry(core.owner_of(cursor.partition)).or_default().push(cursor);
             }
         }
         cursors
+    }
+
+    /// Where a group stands in each partition of its events, which are of these types.
+    fn cursors_of(&self, core: &Core, group: GroupId, types: &TypeFilter) -> Vec<GroupCursor> {
+        let (state, coordinator) = (self.state.borrow(), self.coordinator.borrow());
+        let cursor = |partition| {
+            let durable = state.cursor(group, partition).unwrap_or_default();
+            let at = coordinator.cursor(group, partition).unwrap_or(durable).max(durable);
+            GroupCursor { group, partition, at, types: types.clone() }
+        };
+        (0..core.partitions.get()).map(Partition).map(cursor).collect()
+    }
+
+    /// The groups of a client behind `after`, for its survey.
+    pub(super) fn page(&self, core: &Core, client: ClientId, after: Option<GroupId>) -> Page {
+        let state = self.state.borrow();
+        let types = types_of(core, client);
+        let behind = state.groups().skip(after.map_or(0, |group| group.0 as usize));
+        let mut own = behind.filter(|(_, name)| name.client == client);
+        let groups: Vec<_> = own.by_ref().take(PAGE_GROUPS).collect();
+        Page {
+            cursors: groups.iter().flat_map(|(group, _)| self.cursors_of(core, *group, &types)).collect(),
+            more: own.next().is_some(),
+            dead: state.private_types(client).map(|types| types.dead).filter(|_| after.is_none()),
+            groups: groups
+                .into_iter()
+                .map(|(group, name)| (group, name.name.to_string(), self.members(group)))
+                .collect(),
+        }
     }
 
     pub(super) fn lagged(&self, core: &Core, number: u64, lags: Vec<(GroupId, u64)>) {

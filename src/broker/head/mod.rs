@@ -167,6 +167,9 @@ impl Head {
             Message::Lost { cursor, events } => self.lost(&cursor, events),
             Message::Scraped { number, core: from, snapshot } => self.scraped(core, number, from, *snapshot),
             Message::Lagged { number, lags } => self.lagged(core, number, lags),
+            Message::Survey { from, ticket, client, after } => {
+                core.post(from, Message::Surveyed { ticket, page: self.page(core, client, after) });
+            }
             Message::Stopped { core } => self.stopping.stopped(core),
             _ => unreachable!("every other message is handled by each core"),
         }
