@@ -62,15 +62,15 @@ impl History {
         }
     }
 
-    /// `rest` are the ids that the group still got, and confirmed, after everything had calmed down.
-    pub fn check_consumed(&self, stored: &[Event], rest: &BTreeSet<String>) {
-        let skipped: Vec<_> = stored
-            .iter()
-            .filter(|event| !self.confirmed.contains(&event.id) && !rest.contains(&event.id))
-            .collect();
+    /// `rest` are the ids that the group still got, and confirmed, after everything had calmed down; `dead` those of the dead
+    /// events that are stored.
+    pub fn check_consumed(&self, stored: &[Event], rest: &BTreeSet<String>, dead: &BTreeSet<String>) {
+        let consumed = [&self.confirmed, rest, dead];
+        let skipped: Vec<_> =
+            stored.iter().filter(|event| !consumed.iter().any(|ids| ids.contains(&event.id))).collect();
         assert!(
             skipped.is_empty(),
-            "the cursor passed {} unconfirmed events, the first is {:?}",
+            "the cursor passed {} events that were neither confirmed nor reported dead, the first is {:?}",
             skipped.len(),
             skipped[0]
         );

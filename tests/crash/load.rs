@@ -80,7 +80,7 @@ pub fn produce(target: Target<'_>, producer: usize, mut chance: Chance) {
     }
 }
 
-/// Consumes and confirms now and then until the test is done.
+/// Consumes, confirms now and then and reports some events as dead until the test is done.
 pub fn consume(target: Target<'_>, group: &str, mut chance: Chance) {
     while !target.is_done() {
         let Ok(mut consumer) = Consumer::open(&target.endpoint(), &Subscription::group(group)) else {
@@ -93,6 +93,9 @@ pub fn consume(target: Target<'_>, group: &str, mut chance: Chance) {
             }
             let Some(delivery) = delivery else { continue };
             received.push(Event::of(&delivery).id);
+            if chance.below(20) == 0 && consumer.send(&format!("dead:{}", delivery.text())).is_err() {
+                break;
+            }
             if chance.below(10) == 0 {
                 let upto = 1 + chance.below(received.len() as u64);
                 if consumer.confirm(upto).is_err() {
@@ -106,8 +109,17 @@ pub fn consume(target: Target<'_>, group: &str, mut chance: Chance) {
 
 /// Everything a fresh group gets: at least `expected` events, and then until nothing more comes.
 pub fn read_all(endpoint: &Endpoint, group: &str, expected: usize, patience: Duration) -> Vec<Event> {
-    let mut consumer =
-        Consumer::open(endpoint, &Subscription::group(group)).expect("the broker accepts a consumer");
+    read(endpoint, &Subscription::group(group), expected, patience)
+}
+
+/// The ids of all dead events.
+pub fn read_dead(endpoint: &Endpoint, group: &str) -> BTreeSet<String> {
+    let wanted = Subscription { events: Some(false), dead: Some(true), ..Subscription::group(group) };
+    read(endpoint, &wanted, 0, PATIENCE).into_iter().map(|event| event.id).collect()
+}
+
+fn read(endpoint: &Endpoint, wanted: &Subscription, expected: usize, patience: Duration) -> Vec<Event> {
+    let mut consumer = Consumer::open(endpoint, wanted).expect("the broker accepts a consumer");
     let mut events = Vec::new();
     let deadline = Instant::now() + patience;
     loop {

@@ -56,7 +56,8 @@ fn nothing_acknowledged_is_lost_and_nothing_confirmed_is_skipped_however_often_t
     let stored = load::read_all(&broker.endpoint("demo"), "auditor", history.acknowledged(), PATIENCE);
     history.check_stored(&stored);
     let rest = load::drain(&broker.endpoint("demo"), GROUP);
-    history.check_consumed(&stored, &rest);
+    let dead = load::read_dead(&broker.endpoint("demo"), "auditor");
+    history.check_consumed(&stored, &rest, &dead);
 }
 
 /// Ends the load when dropped.
