@@ -115,12 +115,7 @@ impl Core {
     }
 
     fn retention_of(&self, partition: Partition) -> Duration {
-        let storage = &self.config.storage;
-        match PrivateLog::of(partition, self.partitions) {
-            None => storage.retention,
-            Some(PrivateLog::Dead) => storage.dead_retention,
-            Some(PrivateLog::Test) => storage.test_retention,
-        }
+        self.config.storage.retention_of(PrivateLog::of(partition, self.partitions))
     }
 
     fn look_after(self: &Rc<Self>, partition: Partition) {

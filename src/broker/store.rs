@@ -4,7 +4,7 @@
 
 use crate::config::Storage;
 use crate::event::record::records;
-use crate::id::{Offset, Partition};
+use crate::id::{Offset, Partition, PrivateLog};
 use crate::journal::ClusterId;
 use crate::journal::command::{Command, commands};
 use crate::journal::disk::{Disk, RealDisk};
@@ -22,6 +22,10 @@ use std::fmt::Display;
 use std::num::NonZeroU8;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
+
+/// Shortest time for which a segment takes events.
+const SEGMENT_MS_MIN: u64 = 500;
 
 /// The log of one partition on the machine's disk.
 pub type PartitionLog = partition::Partition<RealDisk>;
@@ -98,11 +102,20 @@ fn open_log(
 ) -> Result<(Partition, PartitionLog), String> {
     let dir = settings.dir.join("partitions").join(format!("{partition:02}"));
     let identity = Identity { partition, cluster: genesis.cluster.0 };
-    let config =
-        partition::Config { segment_bytes: settings.segment_bytes as u32, ..partition::Config::default() };
+    let private = NonZeroU8::new(genesis.partitions).and_then(|shared| PrivateLog::of(partition, shared));
+    let config = segments(settings, settings.retention_of(private));
     let log = PartitionLog::open(RealDisk, &dir, identity, config, end, start)
         .map_err(|error| error.to_string())?;
     Ok((partition, log))
+}
+
+/// Whole segments expire, so that events stay for as long as their segment takes events beyond their retention: a quarter of it at
+/// most, but for very short ones.
+fn segments(settings: &Storage, retention: Duration) -> partition::Config {
+    let default = partition::Config::default();
+    let quarter_ms = (retention.as_millis() as u64 / 4).max(SEGMENT_MS_MIN);
+    let segment_bytes = settings.segment_bytes as u32;
+    partition::Config { segment_bytes, segment_ms: default.segment_ms.min(quarter_ms), ..default }
 }
 
 fn open_journal(settings: &Storage, genesis: &Genesis, state: &State) -> Result<Recovered<RealDisk>, String> {

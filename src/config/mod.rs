@@ -15,6 +15,7 @@ pub mod units;
 pub use audit::{Audit, Mlog, OnFailure};
 pub use problem::{Place, Problem};
 
+use crate::id::PrivateLog;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -245,6 +246,15 @@ impl Storage {
     pub const GROWTH: u64 = 4;
     /// The least number of largest events that must fit into a segment.
     pub const EVENTS_PER_SEGMENT: u64 = 4;
+
+    /// For how long the events of a private log are kept, or those of the other partitions.
+    pub fn retention_of(&self, log: Option<PrivateLog>) -> Duration {
+        match log {
+            None => self.retention,
+            Some(PrivateLog::Dead) => self.dead_retention,
+            Some(PrivateLog::Test) => self.test_retention,
+        }
+    }
 
     /// The largest request body, in bytes, that any setting may allow.
     pub fn request_bytes_bound(&self) -> u64 {

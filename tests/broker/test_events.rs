@@ -78,15 +78,10 @@ fn test_events_go_when_their_own_retention_is_over() {
     let broker = Broker::with(&[("storage", "test_retention", "\"1s\"")]);
     let mut connection = broker.connect("demo");
     expect(&post_event(&mut connection, &record("kept", 1)), 202);
-    let long = format!(r#"{{"number":1,"name":"n","note":"{}"}}"#, "x".repeat(50_000));
-    for n in 0..40 {
-        let answer = try_out(&mut connection, &n.to_string(), KIND, &long);
-        expect(&answer, 202);
-    }
-    crate::harness::wait_for("the oldest test events to go", || {
+    expect(&try_out(&mut connection, "gone", KIND, BODY), 202);
+    crate::harness::wait_for("the test event to go", || {
         let wanted = Subscription { events: Some(false), ..Subscription::group("lookers") };
-        let first = consume(&broker, "demo", wanted).next(Duration::from_millis(500)).unwrap();
-        (!first.is_some_and(|event| event.text().contains("\"id\":\"0\""))).then_some(())
+        consume(&broker, "demo", wanted).next(Duration::from_millis(300)).unwrap().is_none().then_some(())
     });
     let mut ordinary =
         consume(&broker, "demo", Subscription { test: Some(false), ..Subscription::group("other") });
