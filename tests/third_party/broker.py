@@ -13,6 +13,9 @@ from pathlib import Path
 # Seconds that anything may take that should take a moment. Long, because test machines are busy.
 PATIENCE = 30
 
+HTTP_1_1 = "HTTP/1.1"
+HTTP_2 = "HTTP/2"
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Small files: a broker of its own for a test should not cost a gigabyte of disk.
@@ -41,6 +44,9 @@ def binary() -> Path:
 
 class Broker:
     """`nistru dev --dir TMP --port 0`. Its directory goes away with it."""
+
+    # Which version of HTTP the clients of a test speak; see `sessions.over_both`.
+    protocol = HTTP_1_1
 
     def __init__(self, settings=None):
         self._directory = tempfile.TemporaryDirectory(prefix="nistru-third-party-")
@@ -123,10 +129,6 @@ class Broker:
         return f"https://localhost:{self.port}"
 
     @property
-    def websocket_url(self):
-        return f"wss://localhost:{self.port}/ce/consume/ws"
-
-    @property
     def log_file(self):
         return self.directory / "broker.log"
 
@@ -141,7 +143,9 @@ class Broker:
         return str(self.pki("ca.pem"))
 
     def pair(self, client):
-        """The certificate and key files of a client."""
+        """The certificate and key files of a client, by its name; a pair of files stands for itself."""
+        if isinstance(client, tuple):
+            return client
         return str(self.pki(f"{client}.pem")), str(self.pki(f"{client}.key"))
 
     def tls(self, client="demo", version=None) -> ssl.SSLContext:

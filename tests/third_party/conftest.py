@@ -2,7 +2,14 @@
 
 import pytest
 
-from broker import Broker
+from broker import HTTP_1_1, Broker
+
+
+@pytest.fixture(autouse=True)
+def protocol(request, monkeypatch):
+    """The version of HTTP that the clients of the test speak; see `sessions.over_both`."""
+    monkeypatch.setattr(Broker, "protocol", getattr(request, "param", HTTP_1_1))
+    return Broker.protocol
 
 
 @pytest.fixture

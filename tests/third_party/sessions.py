@@ -1,30 +1,43 @@
-"""Consumer sessions with the `websockets` library, and producing with `requests`."""
+"""Consumer sessions with the `websockets` library and producing with `requests`, or, where a test runs over HTTP/2, with
+`h2` and `wsproto`, and with `httpx`."""
 
 import json
 from contextlib import contextmanager
 from urllib.parse import urlencode
 
+import httpx
+import pytest
 import requests
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from broker import PATIENCE
+from broker import HTTP_1_1, HTTP_2, PATIENCE
 from events import BATCH, EVENT, EVENTS, STRUCTURED, assert_stored, encode
+from http2_sessions import Http2Session
 
 SUB_PROTOCOL = "cloudevents.json"
+# Marks tests and modules that run with clients of either version of HTTP.
+over_both = pytest.mark.parametrize("protocol", [HTTP_1_1, HTTP_2], indirect=True)
 OPTIONS = {"subprotocols": [SUB_PROTOCOL], "open_timeout": PATIENCE, "close_timeout": PATIENCE}
 
 
+def path(**query) -> str:
+    return "/ce/consume/ws" + ("?" + urlencode(query) if query else "")
+
+
 def address(broker, **query) -> str:
-    return broker.websocket_url + ("?" + urlencode(query) if query else "")
+    return f"wss://localhost:{broker.port}{path(**query)}"
 
 
-def consume(broker, group="g", client="demo", **options):
-    """A session of the blocking client, also a context manager."""
+def consume(broker, group="g", client="demo", query=None, **options):
+    """A blocking session, also a context manager. `query` adds to what asks for the group."""
+    query = {**({} if group is None else {"group": group}), **(query or {})}
+    if broker.protocol == HTTP_2:
+        return Http2Session(broker, path(**query), options.pop("subprotocols", [SUB_PROTOCOL]), client, **options)
     # Without a bound: with its queue full the blocking client reads no more, not even the answer to its close.
     options = {"max_queue": None, "legacy": True, **OPTIONS, **options}
-    return connect(address(broker, group=group), ssl=broker.tls(client), proxy=None, **options)
+    return connect(address(broker, **query), ssl=broker.tls(client), proxy=None, **options)
 
 
 def consume_async(broker, group="g", client="demo", **options):
@@ -62,16 +75,30 @@ def closing(session):
 
 @contextmanager
 def producer(broker, client="demo"):
-    """A session of `requests` that shows the client's certificate."""
-    with requests.Session() as session:
-        session.trust_env = False
-        session.verify = broker.authority
-        session.cert = broker.pair(client) if client else None
-        yield session
+    """A session of `requests` or `httpx` that shows the certificate of `client`."""
+    if broker.protocol == HTTP_2:
+        # It negotiates by ALPN and offers nothing else.
+        with httpx.Client(verify=broker.tls(client), http1=False, http2=True, trust_env=False, timeout=PATIENCE) as session:
+            yield session
+    else:
+        with requests.Session() as session:
+            session.trust_env = False
+            session.verify = broker.authority
+            session.cert = broker.pair(client) if client else None
+            yield session
+
+
+def send(broker, session, method, path, body=None, headers=None, **options):
+    """The answer to a request of any method."""
+    if isinstance(session, httpx.Client):
+        answer = session.request(method, broker.url + path, content=body, headers=headers, **options)
+        assert answer.http_version == HTTP_2
+        return answer
+    return session.request(method, broker.url + path, data=body, headers=headers, timeout=PATIENCE, **options)
 
 
 def post(broker, session, path, body, headers=None, **options):
-    return session.post(broker.url + path, data=body, headers=headers, timeout=PATIENCE, **options)
+    return send(broker, session, "POST", path, body, headers, **options)
 
 
 def produce(broker, events, client="demo"):

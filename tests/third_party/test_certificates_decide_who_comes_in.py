@@ -5,13 +5,11 @@ import subprocess
 
 import aiohttp
 import pytest
-import requests
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from broker import PATIENCE, tls
 from events import EVENT, STRUCTURED, assert_clear, assert_refused, assert_stored, encode, record
-from sessions import SUB_PROTOCOL, address, consume, next_event, post, produce, producer
+from sessions import SUB_PROTOCOL, address, consume, next_event, over_both, post, produce, producer
 
 CLIENT = "extendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\nbasicConstraints=CA:FALSE\n"
 AUTHORITY = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
@@ -53,8 +51,7 @@ def dev_authority(broker):
 
 
 def answer_to(broker, pair):
-    with requests.Session() as session:
-        session.trust_env, session.verify, session.cert = False, broker.authority, pair
+    with producer(broker, pair) as session:
         return post(broker, session, EVENT, encode(record(1)), STRUCTURED)
 
 
@@ -75,30 +72,36 @@ async def test_without_a_certificate_the_answer_says_so_by_either_tls_version(sh
             assert_clear(await answer.text(), "certificate")
 
 
+@over_both
 def test_a_certificate_that_signs_itself_is_told_its_issuer_is_unknown(shared_broker, tmp_path):
     assert_refused(answer_to(shared_broker, issue(tmp_path, "stranger")), 400, "CN=stranger")
 
 
+@over_both
 def test_a_certificate_of_the_authority_that_no_client_holds_is_unauthorised(shared_broker, tmp_path):
     pair = issue(tmp_path, "nobody", dev_authority(shared_broker))
     assert_refused(answer_to(shared_broker, pair), 401, "no client is registered", "serial")
 
 
+@over_both
 def test_an_expired_certificate_is_told_since_when(shared_broker, tmp_path):
     pair = issue(tmp_path, "late", dev_authority(shared_broker), end="210203040506Z")
     assert_refused(answer_to(shared_broker, pair), 401, "expired", "2021-02-03")
 
 
+@over_both
 def test_a_certificate_that_is_not_valid_yet_is_told_from_when(shared_broker, tmp_path):
     pair = issue(tmp_path, "early", dev_authority(shared_broker), start="450203040506Z")
     assert_refused(answer_to(shared_broker, pair), 401, "not valid before", "2045-02-03")
 
 
+@over_both
 def test_a_certificate_for_servers_is_no_certificate_for_a_client(shared_broker):
     answer = answer_to(shared_broker, (str(shared_broker.pki("server.pem")), str(shared_broker.pki("server.key"))))
     assert_refused(answer, 400, "certificate")
 
 
+@over_both
 def test_a_missing_intermediate_is_told_apart_from_a_good_chain(make_broker, tmp_path):
     root = issue(tmp_path, "root", extensions=AUTHORITY)
     middle = issue(tmp_path, "middle", root, AUTHORITY)
@@ -114,10 +117,11 @@ def test_a_missing_intermediate_is_told_apart_from_a_good_chain(make_broker, tmp
     assert_stored(answer_to(broker, (str(chain), key)))
 
 
+@over_both
 @pytest.mark.parametrize("client", [None, "asp"], ids=["no_certificate", "not_a_consumer"])
 def test_a_websocket_is_refused_before_it_opens(shared_broker, client):
     with pytest.raises(InvalidStatus) as refused:
-        connect(address(shared_broker), ssl=shared_broker.tls(client), proxy=None, subprotocols=[SUB_PROTOCOL])
+        consume(shared_broker, client=client)
     response = refused.value.response
     assert response.status_code == (401 if client else 400)
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -133,6 +137,7 @@ async def test_aiohttp_is_refused_a_websocket_with_an_unknown_certificate(shared
     assert refused.value.status == 401
 
 
+@over_both
 def test_a_consumer_may_not_produce_nor_a_producer_send_what_is_not_its_own(shared_broker):
     with producer(shared_broker, "police") as session:
         assert_refused(post(shared_broker, session, EVENT, encode(record(1)), STRUCTURED), 401, "producer")
@@ -140,6 +145,7 @@ def test_a_consumer_may_not_produce_nor_a_producer_send_what_is_not_its_own(shar
         assert_refused(post(shared_broker, session, EVENT, encode(record(1)), STRUCTURED), 401, "urn:demo", "urn:asp")
 
 
+@over_both
 def test_the_published_examples_go_from_their_producers_to_their_consumers(broker):
     invalidated = record(1, source="urn:asp", type="ASP.RST.VP.Invalidated", data={"IDNP": "2000000000001", "Number": "A1"})
     child = {"ChildIDNP": "2" * 13, "MotherIDNP": "3" * 13, "HospitalID": 7, "CaseID": 8, "EventReason": "birth"}

@@ -5,11 +5,10 @@ import json
 from collections import Counter, defaultdict
 
 import pytest
-from websockets.sync.client import connect
 
 from broker import PATIENCE
 from events import BLOB, record, records
-from sessions import SUB_PROTOCOL, confirm, consume, consume_async, next_event, next_ids, produce
+from sessions import confirm, consume, consume_async, next_event, next_ids, over_both, produce
 
 MIB = 1 << 20
 
@@ -23,6 +22,7 @@ async def take(session, count):
     return events
 
 
+@over_both
 def test_every_group_gets_every_event_also_the_group_without_a_name(broker):
     produce(broker, records(30, partitionkey="k"))
     expected = [str(number) for number in range(30)]
@@ -30,7 +30,7 @@ def test_every_group_gets_every_event_also_the_group_without_a_name(broker):
         with consume(broker, group=group) as session:
             assert next_ids(session, 30) == expected
             confirm(session, 30)
-    with connect(broker.websocket_url, ssl=broker.tls(), proxy=None, subprotocols=[SUB_PROTOCOL]) as session:
+    with consume(broker, group=None) as session:
         assert next_ids(session, 30) == expected
         confirm(session, 30)
     with consume(broker, group="~default") as session:
@@ -94,6 +94,7 @@ async def test_members_of_a_group_share_the_events_and_keep_each_key_in_order(br
     assert all(numbers == sorted(numbers) for numbers in order.values())
 
 
+@over_both
 def test_what_a_leaving_member_did_not_confirm_goes_to_the_one_that_stays(broker):
     with consume(broker) as first:
         produce(broker, records(60))
@@ -103,6 +104,7 @@ def test_what_a_leaving_member_did_not_confirm_goes_to_the_one_that_stays(broker
             assert sorted(map(int, next_ids(second, 60))) == list(range(60))
 
 
+@over_both
 def test_more_members_than_partitions_wait_their_turn(broker):
     sessions = [consume(broker) for _ in range(13)]
     try:
@@ -140,6 +142,7 @@ def pass_by(broker, session, first, count):
     return first + count
 
 
+@over_both
 def test_a_late_consumer_reads_from_all_segments_however_long_ago_they_were_filled(broker):
     """Some twenty segments of 1 MiB; those at the front are no longer in memory."""
     for start in range(0, 400, 20):
@@ -151,6 +154,7 @@ def test_a_late_consumer_reads_from_all_segments_however_long_ago_they_were_fill
             confirm(session, event["offset"])
 
 
+@over_both
 def test_the_window_of_unconfirmed_events_holds_the_rest_back(make_broker):
     broker = make_broker(delivery={"window_events": "10"})
     produce(broker, records(25, partitionkey="k"))

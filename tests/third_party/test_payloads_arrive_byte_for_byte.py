@@ -7,7 +7,9 @@ import random
 import pytest
 
 from events import BLOB, EVENT, EVENTS, BATCH, RAW, RECORD, STRUCTURED, assert_stored, data_of, encode, raw_headers, record, without_offset
-from sessions import consume, next_event, next_message, post, produce, producer
+from sessions import consume, next_event, next_message, over_both, post, produce, producer
+
+pytestmark = over_both
 
 # Largest message at the default event limit. The longest possible offset has 20 digits, the first one has 1.
 MESSAGE_BYTES_MAX = 65_536

@@ -13,7 +13,9 @@ from cloudevents.v1.http import CloudEvent as FirstCloudEvent
 from cloudevents.v1.http import from_json as first_from_json
 
 from events import BATCH, BLOB, EVENT, EVENTS, RAW, RECORD, assert_stored
-from sessions import consume, next_message, post, producer
+from sessions import consume, next_message, over_both, post, producer
+
+pytestmark = over_both
 
 TIME = datetime(2024, 2, 29, 12, 30, 45, 123456, timezone(timedelta(hours=2)))
 

@@ -6,7 +6,6 @@ import json
 import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
-from websockets.sync.client import connect
 
 from broker import PATIENCE
 from events import assert_clear, record, records
@@ -19,6 +18,7 @@ from sessions import (
     consume_async,
     next_event,
     next_ids,
+    over_both,
     produce,
 )
 
@@ -29,6 +29,7 @@ def ids(first, end):
     return [str(number) for number in range(first, end)]
 
 
+@over_both
 def test_a_session_goes_on_after_the_last_confirm_of_the_one_before(broker):
     produce(broker, records(20, partitionkey="k"))
     with consume(broker) as session:
@@ -49,6 +50,7 @@ def test_a_session_goes_on_after_the_last_confirm_of_the_one_before(broker):
         assert next_ids(session, 1) == ["20"]
 
 
+@over_both
 def test_what_a_vanished_client_did_not_confirm_comes_again(broker):
     produce(broker, records(10, partitionkey="k"))
     session = consume(broker)
@@ -58,6 +60,7 @@ def test_what_a_vanished_client_did_not_confirm_comes_again(broker):
         assert next_ids(session, 10) == ids(0, 10)
 
 
+@over_both
 def test_a_confirm_outlives_the_broker(broker):
     produce(broker, records(10, partitionkey="k"))
     with consume(broker) as session:
@@ -69,6 +72,7 @@ def test_a_confirm_outlives_the_broker(broker):
         assert next_ids(session, 3) == ids(7, 10)
 
 
+@over_both
 def test_stored_events_outlive_a_killed_broker(broker):
     produce(broker, records(100, partitionkey="k"))
     broker.kill()
@@ -99,6 +103,7 @@ async def test_aiohttp_consumes_confirms_and_resumes(broker):
             assert session.close_code == 1000
 
 
+@over_both
 @pytest.mark.parametrize(
     ("message", "code", "text"),
     [
@@ -127,12 +132,14 @@ def test_a_message_that_breaks_the_rules_ends_the_session_with_the_reason(shared
     assert_clear(reason, text)
 
 
+@over_both
 def test_text_that_is_not_utf8_ends_the_session(shared_broker):
     with consume(shared_broker) as session:
         session.send(b"confirm:\xff", text=True)
         assert closing(session)[0] == 1007
 
 
+@over_both
 def test_a_confirm_may_come_in_fragments(broker):
     produce(broker, records(2, partitionkey="k"))
     with consume(broker) as session:
@@ -142,6 +149,7 @@ def test_a_confirm_may_come_in_fragments(broker):
         assert next_ids(session, 1) == ["1"]
 
 
+@over_both
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
 def test_the_close_of_a_client_is_answered_in_kind(shared_broker, code):
     session = consume(shared_broker)
@@ -166,6 +174,7 @@ def test_a_stopping_broker_says_that_connecting_again_makes_sense(broker):
         assert next_ids(session, 1) == ["1"]
 
 
+@over_both
 def test_pings_of_the_blocking_client_are_answered(shared_broker):
     with consume(shared_broker, group="pings") as session:
         for payload in ("", "hello", "x" * 125):
@@ -209,6 +218,7 @@ async def test_the_broker_pings_and_keeps_who_answers_and_drops_who_does_not(mak
         await mute.close()
 
 
+@over_both
 @pytest.mark.parametrize(
     ("query", "text"),
     [
@@ -222,15 +232,16 @@ async def test_the_broker_pings_and_keeps_who_answers_and_drops_who_does_not(mak
 )
 def test_a_query_that_means_nothing_is_refused_with_the_reason(shared_broker, query, text):
     with pytest.raises(InvalidStatus) as refused:
-        connect(address(shared_broker, **query), ssl=shared_broker.tls(), proxy=None, subprotocols=[SUB_PROTOCOL])
+        consume(shared_broker, query=query)
     assert refused.value.response.status_code == 400
     assert_clear(refused.value.response.body.decode(), text)
 
 
+@over_both
 @pytest.mark.parametrize("offered", [None, ["graphql-ws"], ["CloudEvents.JSON"]])
 def test_the_sub_protocol_must_be_offered(shared_broker, offered):
     with pytest.raises(InvalidStatus) as refused:
-        connect(address(shared_broker), ssl=shared_broker.tls(), proxy=None, subprotocols=offered)
+        consume(shared_broker, subprotocols=offered)
     assert refused.value.response.status_code == 400
     assert_clear(refused.value.response.body.decode(), SUB_PROTOCOL)
 
@@ -241,10 +252,10 @@ def test_one_of_several_sub_protocols_is_chosen_and_compression_declined(shared_
         assert session.protocol.extensions == []
 
 
+@over_both
 def test_a_session_without_ordinary_events_gets_none(broker):
     produce(broker, record(1))
-    url = address(broker, group="g", events="false")
-    with connect(url, ssl=broker.tls(), proxy=None, subprotocols=[SUB_PROTOCOL]) as quiet:
+    with consume(broker, query={"events": "false"}) as quiet:
         with consume(broker) as usual:
             assert next_ids(usual, 1) == ["1"]
         # The answer to a ping comes behind everything sent before it.
