@@ -142,7 +142,6 @@ def pass_by(broker, session, first, count):
     return first + count
 
 
-@over_both
 def test_a_late_consumer_reads_from_all_segments_however_long_ago_they_were_filled(broker):
     """Some twenty segments of 1 MiB; those at the front are no longer in memory."""
     for start in range(0, 400, 20):

@@ -37,7 +37,7 @@ def run(broker, version):
     return said
 
 
-@pytest.mark.parametrize("version", ["HTTP_1_1"])
+@pytest.mark.parametrize("version", ["HTTP_1_1", "HTTP_2"])
 def test_java_produces_consumes_confirms_and_resumes(broker, version):
     said = run(broker, version)
     assert said["produced"] == [f"202 {version}"] * 4
