@@ -16,12 +16,14 @@ use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 /// Digits of an IDNO, the state number of an organisation.
-const IDNO_DIGITS: usize = 13;
+pub(super) const IDNO_DIGITS: usize = 13;
 
+/// Smallest limit on the body of a request.
+pub(super) const REQUEST_BYTES_MIN: u64 = 1024;
 /// Largest limit on events or bytes per second.
-const RATE_MAX: u64 = 1 << 40;
+pub(super) const RATE_MAX: u64 = 1 << 40;
 /// Largest limit on connections or instances.
-const COUNT_MAX: usize = 1_000_000;
+pub(super) const COUNT_MAX: usize = 1_000_000;
 
 /// The clients read so far.
 #[derive(Default)]
@@ -104,7 +106,7 @@ impl Reader<'_> {
 
     fn owner_idno(&self, top: &mut Section<'_, '_>) -> Option<String> {
         let idno: Located<String> = top.required("owner_idno")?;
-        if idno.value.len() != IDNO_DIGITS || !idno.value.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_idno(&idno.value) {
             self.document
                 .report(idno.at, format!("\"{}\" is no IDNO; expected {IDNO_DIGITS} digits", idno.value));
         }
@@ -171,12 +173,7 @@ impl Reader<'_> {
     fn producer(&self, mut section: Section<'_, '_>) -> Producer {
         let sources = section.required_list::<Located<String>>("sources").unwrap_or_default();
         for source in &sources {
-            if source.value.is_empty() || UriRef::parse(source.value.as_str()).is_err() {
-                self.document.report(
-                    source.at,
-                    format!("\"{}\" is no URI-reference; expected one such as urn:asp", source.value),
-                );
-            }
+            self.document.note(source.at, check_source(&source.value));
         }
         let types = self.types(&mut section);
         section.finish();
@@ -202,7 +199,7 @@ impl Reader<'_> {
 
     fn limits(&self, mut section: Section<'_, '_>) -> ClientLimits {
         let event_bytes_max = event_bytes_max(&mut section, self.storage);
-        let bounds = Bytes(1024)..=Bytes(self.storage.request_bytes_bound());
+        let bounds = Bytes(REQUEST_BYTES_MIN)..=Bytes(self.storage.request_bytes_bound());
         let request_bytes_max = section
             .optional_within("request_bytes_max", bounds)
             .and_then(|Bytes(bytes)| bytes.try_into().ok());
@@ -219,6 +216,19 @@ impl Reader<'_> {
     }
 }
 
+/// Whether `text` is an IDNO.
+pub(super) fn is_idno(text: &str) -> bool {
+    text.len() == IDNO_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// That `source` can be the source of an event.
+pub(super) fn check_source(source: &str) -> Result<(), String> {
+    match source.is_empty() || UriRef::parse(source).is_err() {
+        true => Err(format!("\"{source}\" is no URI-reference; expected one such as urn:asp")),
+        false => Ok(()),
+    }
+}
+
 impl Setting for ClientId {
     const EXPECTED: &'static str = "a GUID such as \"5f0c7a52-6d1b-4f0e-9b0a-0c2f6a4d1e11\"";
 
@@ -227,17 +237,22 @@ impl Setting for ClientId {
     }
 }
 
-struct Network(IpNet);
+pub(super) struct Network(pub IpNet);
 
-impl Setting for Network {
-    const EXPECTED: &'static str = "an IP address such as \"10.1.2.3\", or a network such as \"10.1.0.0/16\" without bits after its prefix";
-
+impl Network {
     /// An IPv4 address written as IPv6 would never match: peers are compared as what they are.
-    fn of(value: &DeValue<'_>) -> Option<Self> {
-        let text = value.as_str()?;
+    pub fn parse(text: &str) -> Option<Self> {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
         let is_exact = network.trunc() == network;
         let is_mapped = network.addr().to_canonical() != network.addr();
         (is_exact && !is_mapped).then_some(Self(network))
+    }
+}
+
+impl Setting for Network {
+    const EXPECTED: &'static str = "an IP address such as \"10.1.2.3\", or a network such as \"10.1.0.0/16\" without bits after its prefix";
+
+    fn of(value: &DeValue<'_>) -> Option<Self> {
+        Self::parse(value.as_str()?)
     }
 }

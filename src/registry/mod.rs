@@ -4,6 +4,7 @@ mod certificate;
 mod client_file;
 pub mod files;
 pub mod model;
+pub mod mpass;
 mod name;
 mod personal_data;
 mod type_file;

@@ -67,9 +67,12 @@ fn typed_attribute(text: &str) -> Result<String, String> {
     let (kind, value) =
         text.split_once('=').ok_or_else(|| format!("`{}` is not of the form TYPE=value", text.trim()))?;
     let kind = canonical_kind(kind.trim())?;
-    let value = match trimmed(value).strip_prefix('#') {
-        Some(hex) => der_text(hex)?,
-        None => unescaped(trimmed(value))?,
+    let value = trimmed(value);
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    let value = match (value.strip_prefix('#'), quoted) {
+        (Some(hex), _) => der_text(hex)?,
+        (None, Some(quoted)) => unescaped(&quoted.replace("\"\"", "\""))?,
+        (None, None) => unescaped(value)?,
     };
     Ok(format!("{kind}={}", escaped(&value)))
 }
@@ -80,6 +83,10 @@ fn keyword(oid: &str) -> &str {
 
 /// Keywords are compared without case, except that `SN` stands for a surname and `S` for a state.
 fn canonical_kind(kind: &str) -> Result<&str, String> {
+    let kind = kind
+        .get(..4)
+        .filter(|start| start.eq_ignore_ascii_case("OID."))
+        .map_or(kind, |start| &kind[start.len()..]);
     let named = KEYWORDS.iter().find(|(keyword, _)| keyword.eq_ignore_ascii_case(kind));
     match named {
         Some((_, oid)) => Ok(keyword(oid)),
@@ -92,12 +99,13 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Text at every `separator` that no backslash escapes.
+/// Text at every `separator` that no backslash escapes and that is not within quotation marks.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let mut parts = Vec::new();
-    let (mut start, mut is_escaped) = (0, false);
+    let (mut start, mut is_escaped, mut is_quoted) = (0, false, false);
     for (at, char) in text.char_indices() {
-        if char == separator && !is_escaped {
+        is_quoted ^= char == '"' && !is_escaped;
+        if char == separator && !is_escaped && !is_quoted {
             parts.push(&text[start..at]);
             start = at + 1;
         }
@@ -195,6 +203,7 @@ mod tests {
             "CN=nistru dev CA,O=Firma\\, SRL,C=MD",
             " cn = nistru dev CA , o=Firma\\2C SRL, c=MD ",
             "2.5.4.3=nistru dev CA,2.5.4.10=Firma\\, SRL,2.5.4.6=MD",
+            "CN=\"nistru dev CA\", O=\"Firma, SRL\", OID.2.5.4.6=MD",
         ] {
             assert_eq!(canonical(typed).as_deref(), Ok(canonical_form), "{typed}");
         }
