@@ -46,7 +46,7 @@
 //! | [`journal`], [`state`] | frames and commands, their files and recovery; what the commands add up to, and checkpoints |
 //! | [`partition`] | segments, indexes, reading, retention |
 //! | [`delivery`] | groups, sessions, windows of unconfirmed events; pure |
-//! | [`registry`], [`config`] | clients, event types, schemas; `nistru.toml` |
+//! | [`registry`], [`config`] | clients (from files or from an API), event types, schemas; `nistru.toml` |
 //! | [`outgoing`] | requests that the broker makes of other services |
 //! | [`metrics`], [`log`] | what operators see |
 //! | [`server`], [`cli`], [`dev`] | putting a broker together; the commands; the development directory |

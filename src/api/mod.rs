@@ -17,6 +17,7 @@ pub use subscription::Subscription;
 use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
 use crate::broker::live::Live;
+use crate::broker::lookups::Unsaid;
 use crate::broker::places::{Full, Kind};
 use crate::http::query::Query;
 use crate::http::{Method, Problem, Request, Response, Status, Version};
@@ -66,11 +67,12 @@ async fn count_connection(core: &Core, peer: &Peer, client: &Client) -> Result<(
 
 /// Judges a request by its head: an answer that needs no body is given before the body is sent.
 pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
-    let live = core.live();
     if let Some(Ok(_)) = documentation::find(request) {
         return Verdict::Read { bytes_max: 0 };
     }
-    let judged = match judge(&live, peer, request) {
+    let looked_up = core.look_up(peer).await.map_err(nobody_says);
+    let live = core.live();
+    let judged = match looked_up.and_then(|()| judge(&live, peer, request)) {
         Ok((client, endpoint)) => count_connection(core, peer, client).await.map(|()| (client, endpoint)),
         Err(problem) => Err(problem),
     };
@@ -146,6 +148,10 @@ fn log(core: &Core, live: &Live, peer: &Peer, request: &Request, status: Status,
 /// The client at the other end, if it may come in.
 fn client_of<'l>(live: &'l Live, peer: &Peer) -> Result<&'l Arc<Client>, Problem> {
     live.client_of(peer).map_err(|problem| Problem::new(status_of(&problem), problem.to_string()))
+}
+
+fn nobody_says(unsaid: Unsaid) -> Problem {
+    Problem::new(Status::SERVICE_UNAVAILABLE, unsaid.to_string()).retry_after(unsaid.retry_after_s())
 }
 
 fn status_of(problem: &AuthProblem) -> Status {

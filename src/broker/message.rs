@@ -13,7 +13,8 @@ use crate::id::{
 use crate::ingress::Block;
 use crate::metrics::Snapshot;
 use crate::partition::{End, TypeFilter};
-use crate::registry::model::Rates;
+use crate::registry::model::{CertificateKey, Rates};
+use crate::registry::mpass::Verdict;
 use crate::rt::socket::Accepted;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +24,17 @@ pub const HEAD: CoreId = CoreId(0);
 
 /// A message. The comment of each variant says who sends it to whom.
 pub enum Message {
+    /// Any core to the head: whose is this certificate, which no client of the registry holds?
+    LookUp {
+        core: CoreId,
+        ticket: Ticket,
+        key: CertificateKey,
+    },
+    /// The answer. If there is a client, the core has a registry that knows it.
+    LookedUp {
+        ticket: Ticket,
+        verdict: Verdict,
+    },
     /// Any core to the head: a connection was accepted here.
     Accepted {
         accepted: Accepted,

@@ -18,6 +18,7 @@ mod intake;
 mod introductions;
 mod journal_writer;
 pub mod live;
+pub mod lookups;
 pub mod message;
 mod owner;
 pub mod places;
@@ -28,7 +29,7 @@ pub mod store;
 pub mod survey;
 
 pub use crate::ingress::Block;
-pub use head::{Head, HeadParts, Loaded};
+pub use head::{ClientsParts, Head, HeadParts, Loaded};
 pub use store::Store;
 
 /// An event as sessions hold it: a part of a mapped segment.
@@ -49,6 +50,7 @@ use guests::Guests;
 use intake::Intake;
 use introductions::Introductions;
 use live::Live;
+use lookups::LookUps;
 use message::Message;
 use owner::Owner;
 use places::Places;
@@ -76,6 +78,7 @@ pub struct Core {
     pub budget: Rc<Budget>,
     pub sessions: Sessions,
     pub guests: Guests,
+    look_ups: LookUps,
     pub deadlines: Deadlines,
     pub buffers: Rc<Buffers>,
     /// For bytes that are made and queued within one poll.
@@ -130,6 +133,7 @@ impl Core {
             budget: Budget::new(REQUEST_BYTES_MAX / cores),
             sessions: Sessions::default(),
             guests: Guests::default(),
+            look_ups: LookUps::default(),
             deadlines: Deadlines::default(),
             buffers: Rc::new(Buffers::default()),
             scratch: RefCell::default(),

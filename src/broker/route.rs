@@ -20,6 +20,7 @@ impl Core {
             Message::Committed(receipts) => self.intake.committed(receipts),
             Message::Refused { ticket, refusal } => self.intake.refused(ticket, refusal),
             Message::PlaceTaken { ticket, admitted } => self.places.answered(ticket, admitted),
+            Message::LookedUp { ticket, verdict } => self.look_ups.answered(ticket, verdict),
             Message::Apply(applied) => self.take_applied(applied),
             Message::Mark { index } => self.mark(index),
             Message::Fetch(fetch) => self.take_fetch(fetch),

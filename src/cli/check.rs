@@ -1,8 +1,9 @@
 //! `nistru check`: everything that a broker reads at its start, checked in one run.
 
 use crate::auth::{ServerTls, Verifier};
-use crate::config::{Config, Problem, RegistrySource, pem};
-use crate::registry::files;
+use crate::config::{Config, Problem, pem};
+use crate::outgoing;
+use crate::registry;
 use crate::schema::SchemaSet;
 use clap::Args;
 use rustls::pki_types::UnixTime;
@@ -36,9 +37,8 @@ pub fn check(config_file: &Path, now: UnixTime) -> Vec<Problem> {
         Ok(config) => config,
         Err(problems) => return problems,
     };
-    let RegistrySource::Files { dir } = &config.registry;
     let tls = ServerTls::load(&config.tls, &[], now);
-    let registry = files::load(dir, &config.storage, &config.audit.defaults);
+    let registry = registry::load(&config);
     let mut problems = Vec::new();
     if let Ok(loaded) = &registry {
         problems.extend(
@@ -48,6 +48,9 @@ pub fn check(config_file: &Path, now: UnixTime) -> Vec<Problem> {
     }
     if let (Ok(tls), Ok(loaded)) = (&tls, &registry) {
         problems.extend(client_certificates(&tls.verifier, &loaded.certificate_files, now));
+    }
+    for service in config.services() {
+        problems.extend(outgoing::check(service, now));
     }
     problems.extend(tls.err().unwrap_or_default());
     problems.extend(registry.err().unwrap_or_default());

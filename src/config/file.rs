@@ -45,7 +45,7 @@ fn config(document: &Document<'_>, mut top: Section<'_, '_>, base: &Path) -> Opt
     let storage_dir = storage.as_ref().map(|storage| storage.dir.clone()).unwrap_or_default();
     let audit = Audit::read(document, top.section("audit"), base, &storage_dir);
     let admin = admin(top.section("admin"));
-    let registry = registry(top.section("registry"), base);
+    let registry = RegistrySource::read(document, top.section("registry"), base);
     let log = log(document, top.section("log"));
     top.finish();
     Some(Config { server, tls: tls?, storage: storage?, delivery, audit, admin, registry: registry?, log })
@@ -175,13 +175,6 @@ fn admin(mut section: Section<'_, '_>) -> Admin {
     admin
 }
 
-fn registry(mut section: Section<'_, '_>, base: &Path) -> Option<RegistrySource> {
-    let FilesWord = section.or("source", FilesWord);
-    let dir = path(&mut section, "dir", base);
-    section.finish();
-    Some(RegistrySource::Files { dir: dir? })
-}
-
 fn log(document: &Document<'_>, mut section: Section<'_, '_>) -> Log {
     let default = Log::default();
     let level: Option<Located<String>> = section.optional("level");
@@ -242,17 +235,6 @@ fn public_url(document: &Document<'_>, section: &mut Section<'_, '_>) -> Option<
         document.report(url.at, "expected https://host or https://host:port");
     }
     Some(text.to_owned())
-}
-
-/// The only source of clients so far.
-struct FilesWord;
-
-impl Setting for FilesWord {
-    const EXPECTED: &'static str = "\"files\"";
-
-    fn of(value: &DeValue<'_>) -> Option<Self> {
-        (value.as_str()? == "files").then_some(Self)
-    }
 }
 
 impl Setting for TlsVersion {

@@ -9,11 +9,14 @@ pub mod document;
 mod file;
 pub mod pem;
 mod problem;
+pub mod registry;
 pub mod service;
 pub mod units;
 
 pub use audit::{Audit, Mlog, OnFailure};
 pub use problem::{Place, Problem};
+pub use registry::{Mpass, RegistrySource};
+pub use service::Service;
 
 use crate::id::PrivateLog;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -153,16 +156,6 @@ pub struct Admin {
     pub listen: Vec<SocketAddr>,
 }
 
-/// `[registry]`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RegistrySource {
-    /// `source = "files"`: a directory with `clients/`, `types/` and `schemas/`.
-    Files {
-        /// The directory.
-        dir: PathBuf,
-    },
-}
-
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
@@ -183,6 +176,18 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// The services of others that the broker asks.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        let mpass = self.registry.mpass().map(|mpass| &mpass.service);
+        mpass.into_iter().chain(self.audit.mlog.as_ref().map(|mlog| &mlog.service))
+    }
+
+    /// Every file with certificates, keys or revocation lists that is read again when it changes.
+    pub fn certificate_files(&self) -> Vec<PathBuf> {
+        let mpass = self.registry.mpass().map(|mpass| mpass.service.files());
+        self.tls.files().into_iter().chain(mpass.into_iter().flatten()).collect()
+    }
+
     /// The defaults, around the settings that have none.
     pub fn new(tls: Tls, storage_dir: PathBuf, registry_dir: PathBuf) -> Self {
         Self {

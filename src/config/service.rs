@@ -42,6 +42,13 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Every file that is read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.ca).cloned().collect()
+    }
+}
+
 fn service_url(document: &Document<'_>, url: Located<String>) -> String {
     let text = url.value.trim_end_matches('/');
     let is_base = Uri::parse(text).is_ok_and(|uri| {

@@ -79,6 +79,13 @@ impl Scrape {
             1e-9,
             &merged(|s| &s.sync_ns),
         )?;
+        quantiles(
+            encoder,
+            "registry_request_seconds",
+            "Duration of a request to the API that clients come from",
+            1e-9,
+            &merged(|s| &s.registry_request_ns),
+        )?;
         quantiles(encoder, "journal_round_bytes", "Size of a journal frame", 1.0, &merged(|s| &s.round_bytes))
     }
 

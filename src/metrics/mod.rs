@@ -84,6 +84,11 @@ numbers! {
     journal_rounds: Counter, "Journal frames written and synced";
     journal_bytes: Counter, "Bytes written to the journal, padding included";
     checkpoints: Counter, "Checkpoints written";
+    registry_requests: Counter, "Requests to the API that clients come from";
+    registry_requests_failed: Counter, "Requests to that API without an answer that can be used";
+    registry_clients: Gauge, "Clients known from that API";
+    registry_certificates_unknown: Gauge, "Certificates remembered as held by no client of that API";
+    registry_oldest_answer_ms: Gauge, "Age in milliseconds of the oldest answer of that API that is in use";
 }
 
 /// Distributions that one core records.
@@ -94,6 +99,8 @@ pub struct Distributions {
     pub stall_ns: RefCell<Histogram<u64>>,
     /// Of `fdatasync` on the journal, nanoseconds.
     pub sync_ns: RefCell<Histogram<u64>>,
+    /// Of requests to the API that clients come from, nanoseconds.
+    pub registry_request_ns: RefCell<Histogram<u64>>,
     /// Of journal frames, bytes.
     pub round_bytes: RefCell<Histogram<u64>>,
 }
@@ -105,6 +112,7 @@ impl Default for Distributions {
             produce_ns: durations(),
             stall_ns: durations(),
             sync_ns: durations(),
+            registry_request_ns: durations(),
             round_bytes: RefCell::new(histogram(LARGEST_BYTES)),
         }
     }
@@ -138,6 +146,7 @@ pub struct Snapshot {
     pub produce_ns: Histogram<u64>,
     pub stall_ns: Histogram<u64>,
     pub sync_ns: Histogram<u64>,
+    pub registry_request_ns: Histogram<u64>,
     pub round_bytes: Histogram<u64>,
     pub partitions: Vec<PartitionGauge>,
 }
@@ -172,6 +181,7 @@ impl CoreMetrics {
             produce_ns: self.distributions.produce_ns.borrow().clone(),
             stall_ns: self.distributions.stall_ns.borrow().clone(),
             sync_ns: self.distributions.sync_ns.borrow().clone(),
+            registry_request_ns: self.distributions.registry_request_ns.borrow().clone(),
             round_bytes: self.distributions.round_bytes.borrow().clone(),
             partitions,
         }

@@ -41,15 +41,36 @@ impl Loaded {
 /// Reads files and takes as long as that takes: not on an executor.
 pub fn load(dir: &Path, storage: &Storage, defaults: &Written) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
-    let schemas = schemas(dir, &mut problems);
-    let mut types = Types::default();
-    for (file, text) in texts(&dir.join("types"), "toml", &mut problems) {
-        problems.extend(types.add(&file, &text, &schemas, storage).err().unwrap_or_default());
-    }
+    let types = types(dir, storage, &mut problems);
     let mut clients = Clients::default();
     for (file, text) in texts(&dir.join("clients"), "toml", &mut problems) {
         problems.extend(clients.add(&file, &text, &types, storage, defaults).err().unwrap_or_default());
     }
+    loaded(dir, types, clients, problems)
+}
+
+/// The same of a registry whose clients come from elsewhere.
+pub fn load_without_clients(dir: &Path, storage: &Storage) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let types = types(dir, storage, &mut problems);
+    loaded(dir, types, Clients::default(), problems)
+}
+
+fn types(dir: &Path, storage: &Storage, problems: &mut Vec<Problem>) -> Types {
+    let schemas = schemas(dir, problems);
+    let mut types = Types::default();
+    for (file, text) in texts(&dir.join("types"), "toml", problems) {
+        problems.extend(types.add(&file, &text, &schemas, storage).err().unwrap_or_default());
+    }
+    types
+}
+
+fn loaded(
+    dir: &Path,
+    types: Types,
+    clients: Clients,
+    problems: Vec<Problem>,
+) -> Result<Loaded, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -124,16 +124,8 @@ impl Registry {
         types.sort_by(|a, b| a.name.cmp(&b.name));
         let number = |(slot, event_type)| Arc::new(EventType { slot, ..event_type });
         let types: Vec<_> = types.into_iter().enumerate().map(number).collect();
-        let holds = |client: &Client| {
-            let id = client.id;
-            client.certificates.iter().cloned().map(move |key| (key, id)).collect::<Vec<_>>()
-        };
-        Self {
-            type_by_name: by_name(&types),
-            types,
-            client_by_certificate: clients.iter().flat_map(holds).collect(),
-            clients: clients.into_iter().map(|client| (client.id, Arc::new(client))).collect(),
-        }
+        let clients: Vec<_> = clients.into_iter().map(Arc::new).collect();
+        Self { type_by_name: by_name(&types), types, ..Self::default() }.with_clients(clients)
     }
 
     /// The same registry with the numbers that the journal gave to the types.
@@ -148,6 +140,16 @@ impl Registry {
         self
     }
 
+    /// The same types with other clients. Of two that hold the same certificate, the later counts.
+    pub fn with_clients(&self, clients: Vec<Arc<Client>>) -> Self {
+        Self {
+            types: self.types.clone(),
+            type_by_name: self.type_by_name.clone(),
+            client_by_certificate: holders(&clients),
+            clients: clients.into_iter().map(|client| (client.id, client)).collect(),
+        }
+    }
+
     /// The enabled or disabled client that holds `certificate`.
     pub fn client_of(&self, certificate: &CertificateKey) -> Option<&Arc<Client>> {
         self.clients.get(self.client_by_certificate.get(certificate)?)
@@ -157,6 +159,14 @@ impl Registry {
     pub fn type_ids(&self, consumer: &Consumer) -> BTreeSet<TypeId> {
         consumer.types.iter().filter_map(|name| Some(self.type_by_name.get(name)?.id)).collect()
     }
+}
+
+fn holders(clients: &[Arc<Client>]) -> HashMap<CertificateKey, ClientId> {
+    let held = |client: &Arc<Client>| {
+        let id = client.id;
+        client.certificates.iter().cloned().map(move |key| (key, id)).collect::<Vec<_>>()
+    };
+    clients.iter().flat_map(held).collect()
 }
 
 fn by_name(types: &[Arc<EventType>]) -> HashMap<String, Arc<EventType>> {

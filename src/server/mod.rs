@@ -12,10 +12,11 @@ mod watch;
 
 use crate::broker::message::Message;
 use crate::broker::store::PartitionLog;
-use crate::broker::{Core, CoreParts, HeadParts, Loaded, Store};
+use crate::broker::{ClientsParts, Core, CoreParts, HeadParts, Loaded, Store};
 use crate::config::Config;
 use crate::id::{CoreId, Partition};
 use crate::metrics;
+use crate::registry::mpass::{self, Bounds};
 use crate::rt::blocking::Pool;
 use crate::rt::bus::{self, Ends};
 use crate::rt::pulse::{self, Heart};
@@ -97,7 +98,7 @@ pub fn start(config: Config) -> Result<Running, Vec<String>> {
     let cores = config.server.cores.unwrap_or(cpus.len());
     platform::check(cores).map_err(|problem| vec![problem])?;
     platform::raise_open_files();
-    let watch = Watch::begin(config.tls.files());
+    let watch = Watch::begin(config.certificate_files());
     let loaded = Loaded::read(&config, cores)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let (listen, admin) = reserve_all(&config).map_err(|problem| vec![problem])?;
@@ -156,11 +157,18 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
     }
     let pool =
         Pool::start("helper", HELPER_THREADS).map_err(|e| format!("the helper threads do not start: {e}"))?;
+    let clients =
+        clients(&config).map_err(|e| format!("the threads that ask for clients do not start: {e}"))?;
     let (done, stopped) = channel();
     let (opened, opening) = channel();
     let Store { lock, genesis, partitions, sequencer, state, logs, .. } = store;
-    let mut head =
-        Some(HeadParts { sequencer, state, dir: config.storage.dir.clone(), cluster: genesis.cluster });
+    let mut head = Some(HeadParts {
+        sequencer,
+        state,
+        dir: config.storage.dir.clone(),
+        cluster: genesis.cluster,
+        clients,
+    });
     let mut first =
         Some(First { loaded, orders, admin: admin_addresses.clone(), manager: manager.clone(), done });
     let mut logs_by_core = spread(logs, cores);
@@ -187,6 +195,17 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
     manager.status("serving");
     let held = Held { _lock: lock, _reservations: listen.into_iter().chain(admin).collect() };
     Ok(Running { addresses, admin: admin_addresses, done: stopped, _held: held })
+}
+
+/// What the head needs when clients come from an API. The data directory must be there.
+fn clients(config: &Config) -> io::Result<Option<ClientsParts>> {
+    let Some(settings) = config.registry.mpass().cloned() else { return Ok(None) };
+    let bounds = Bounds { storage: config.storage.clone(), defaults: config.audit.defaults.clone() };
+    let file = config.storage.dir.join(mpass::FILE);
+    let note = |text: String| tracing::warn!(file = %file.display(), "the file of known clients {text}");
+    let remembered = mpass::read_remembered(&config.storage.dir, &bounds, note);
+    let threads = Pool::start("mpass", settings.requests_max)?;
+    Ok(Some(ClientsParts { settings, bounds, threads, remembered }))
 }
 
 /// The partitions of each core.

@@ -1,12 +1,13 @@
 //! The head: what only one core does. It orders and makes durable, keeps the replicated state and the groups, watches space
-//! and age, swaps registries, and admits connections.
+//! and age, swaps registries, keeps the clients of an API up to date, and admits connections.
 //!
 //! In reading order: [`queue`] gathers what is to be journalled, [`rounds`] writes it frame by frame, [`groups`] assigns
 //! partitions, [`private`] numbers and follows clients' private logs, [`checkpoints`] and [`retention`] keep the disk from growing, [`space`] stops intake before it is full,
-//! [`reload`] brings in registries, [`gather`] collects metrics, [`reception`] admits connections and
+//! [`reload`] brings in registries, [`clients`] asks for clients, [`gather`] collects metrics, [`reception`] admits connections and
 //! spreads them over the cores, [`rates`] and [`tally`] hold clients to their limits, [`stopping`] ends in good order.
 
 mod checkpoints;
+mod clients;
 mod gather;
 mod groups;
 mod private;
@@ -29,12 +30,15 @@ use crate::delivery::coordinator::Coordinator;
 use crate::id::FrameIndex;
 use crate::journal::ClusterId;
 use crate::journal::sequencer::Sequencer;
+use crate::registry::model::Registry;
 use crate::rt::blocking::Pool;
 use crate::rt::notify::Notify;
 use crate::state::State;
+pub use clients::ClientsParts;
 pub use reload::Loaded;
 
 use checkpoints::Checkpoints;
+use clients::Clients;
 use gather::Gatherings;
 use groups::Joining;
 use private::Private;
@@ -46,6 +50,7 @@ use std::cell::{Cell, RefCell};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use stopping::Stopping;
 use tally::Tally;
 
@@ -61,6 +66,8 @@ pub struct HeadParts {
     /// The data directory.
     pub dir: PathBuf,
     pub cluster: ClusterId,
+    /// When clients come from an API.
+    pub clients: Option<ClientsParts>,
 }
 
 /// The head's part of core 0.
@@ -88,6 +95,10 @@ pub struct Head {
     losses: RefCell<Losses>,
     gatherings: RefCell<Gatherings>,
     stopping: Stopping,
+    /// What every core has, or will have when it comes to its messages.
+    registry: RefCell<Option<Arc<Registry>>>,
+    /// When clients come from an API.
+    clients: Option<Rc<Clients>>,
 }
 
 impl Head {
@@ -98,7 +109,7 @@ impl Head {
         pool: &Pool,
         cores: usize,
     ) -> Rc<Self> {
-        let HeadParts { sequencer, state, dir, cluster } = parts;
+        let HeadParts { sequencer, state, dir, cluster, clients } = parts;
         let limits = Limits {
             total_max: config.server.max_connections,
             per_address_max: config.server.max_connections_per_address,
@@ -121,6 +132,8 @@ impl Head {
             losses: RefCell::default(),
             gatherings: RefCell::default(),
             stopping: Stopping::default(),
+            registry: RefCell::default(),
+            clients: clients.map(|parts| Clients::new(parts, dir.clone())),
             state: RefCell::new(state),
         })
     }
@@ -136,10 +149,15 @@ impl Head {
         crate::rt::spawn(rounds::run(self.clone(), core.clone()));
         crate::rt::spawn(checkpoints::run(self.clone(), core.clone()));
         crate::rt::spawn(space::run(self.clone(), core.clone()));
+        self.start_clients(core);
     }
 
     pub(super) fn handle(self: &Rc<Self>, core: &Rc<Core>, message: Message) {
         match message {
+            Message::LookUp { core: from, ticket, key } => {
+                let clients = self.clients.as_ref().expect("cores look up only where there is an API");
+                clients.look_up(core, from, ticket, key);
+            }
             Message::Accepted { accepted, on } => self.receive(core, accepted, on),
             Message::Gone { address, core } => self.reception.borrow_mut().gone(address, core),
             Message::TakePlace { client, kind, place, limit } => {

@@ -7,10 +7,11 @@ use crate::auth::ServerTls;
 use crate::broker::Core;
 use crate::broker::live::Change;
 use crate::broker::message::Message;
-use crate::config::{Config, Problem, RegistrySource};
+use crate::config::{Config, Problem};
 use crate::id::CoreId;
-use crate::registry::files;
+use crate::outgoing::Client as Api;
 use crate::registry::model::Registry;
+use crate::registry::{self, mpass};
 use crate::schema::SchemaSet;
 use rustls::pki_types::UnixTime;
 use std::rc::Rc;
@@ -23,15 +24,21 @@ pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct Loaded {
     registry: Registry,
     schemas: Vec<SchemaSet>,
+    certificates: Certificates,
+}
+
+/// What is read from the files of certificates and keys.
+struct Certificates {
     tls: ServerTls,
+    /// When clients come from an API.
+    api: Option<Api>,
 }
 
 impl Loaded {
     /// Reads registry, schemas and certificates and reports every problem. Blocks.
     pub fn read(config: &Config, cores: usize) -> Result<Self, Vec<Problem>> {
-        let RegistrySource::Files { dir } = &config.registry;
-        let tls = ServerTls::load(&config.tls, &ALPN, UnixTime::now());
-        let read = files::load(dir, &config.storage, &config.audit.defaults).and_then(|loaded| {
+        let certificates = Certificates::read(config);
+        let read = registry::load(config).and_then(|loaded| {
             let schemas =
                 (0..cores).map(|_| SchemaSet::compile(&loaded.registry)).collect::<Result<_, Vec<_>>>();
             match schemas {
@@ -39,9 +46,21 @@ impl Loaded {
                 Err(found) => Err(loaded.schema_problems(&found)),
             }
         });
-        match (read, tls) {
-            (Ok((registry, schemas)), Ok(tls)) => Ok(Self { registry, schemas, tls }),
-            (read, tls) => Err(read.err().into_iter().chain(tls.err()).flatten().collect()),
+        match (read, certificates) {
+            (Ok((registry, schemas)), Ok(certificates)) => Ok(Self { registry, schemas, certificates }),
+            (read, certificates) => Err(read.err().into_iter().chain(certificates.err()).flatten().collect()),
+        }
+    }
+}
+
+impl Certificates {
+    fn read(config: &Config) -> Result<Self, Vec<Problem>> {
+        let tls = ServerTls::load(&config.tls, &ALPN, UnixTime::now());
+        let service = config.registry.mpass().map(|mpass| &mpass.service);
+        let api = service.map(|service| Api::load(service, mpass::ANSWER_BYTES_MAX)).transpose();
+        match (tls, api) {
+            (Ok(tls), Ok(api)) => Ok(Self { tls, api }),
+            (tls, api) => Err(tls.err().into_iter().chain(api.err()).flatten().collect()),
         }
     }
 }
@@ -68,9 +87,9 @@ impl Head {
     /// Reads the certificates, keys and revocation lists again; what is wrong with them is logged and the running ones stay.
     pub async fn reload_certificates(self: &Rc<Self>, core: &Rc<Core>) {
         let config = core.config.clone();
-        match core.pool.run(move || ServerTls::load(&config.tls, &ALPN, UnixTime::now())).await {
-            Ok(tls) => {
-                let tls = tls.in_place_of(&core.live().tls);
+        match core.pool.run(move || Certificates::read(&config)).await {
+            Ok(certificates) => {
+                let tls = self.take_certificates(core, certificates);
                 core.post_all(|| {
                     Message::Live(Box::new(Change { tls: Some(tls.clone()), ..Change::default() }))
                 });
@@ -87,21 +106,37 @@ impl Head {
 
     /// Gives a registry to every core, once the journal knows all its types.
     pub async fn go_live(self: &Rc<Self>, core: &Rc<Core>, loaded: Loaded) {
-        let Loaded { registry, schemas, tls } = loaded;
+        let Loaded { registry, schemas, certificates } = loaded;
         self.define_types(&registry).await;
-        let registry = {
-            let state = self.state.borrow();
-            let id_of = |name: &str| state.type_id(name).expect("every type was defined");
-            Arc::new(registry.with_type_ids(id_of))
-        };
-        let tls = match core.live_if_any() {
-            Some(running) => tls.in_place_of(&running.tls),
-            None => tls,
-        };
+        let tls = self.take_certificates(core, certificates);
+        let registry = Arc::new(self.complete(registry));
+        self.registry.replace(Some(registry.clone()));
         for (to, schemas) in schemas.into_iter().enumerate() {
             let (registry, tls) = (registry.clone(), tls.clone());
             let change = Change { registry: Some(registry), schemas: Some(schemas), tls: Some(tls) };
             core.post(CoreId(to as u8), Message::Live(Box::new(change)));
+        }
+    }
+
+    /// With the ids of its types, and with the clients of the API if they come from there.
+    fn complete(&self, registry: Registry) -> Registry {
+        let state = self.state.borrow();
+        let registry = registry.with_type_ids(|name| state.type_id(name).expect("every type was defined"));
+        match &self.clients {
+            Some(clients) => registry.with_clients(clients.known()),
+            None => registry,
+        }
+    }
+
+    /// Has the API asked with the new certificates, and gives those of the listener.
+    fn take_certificates(&self, core: &Core, certificates: Certificates) -> ServerTls {
+        let Certificates { tls, api } = certificates;
+        if let (Some(clients), Some(api)) = (&self.clients, api) {
+            clients.use_api(api);
+        }
+        match core.live_if_any() {
+            Some(running) => tls.in_place_of(&running.tls),
+            None => tls,
         }
     }
 
