@@ -9,6 +9,7 @@ BLOB = "Demo.Load.Blob.Created"
 RAW = "/ce/produce/raw"
 EVENT = "/ce/produce/event"
 EVENTS = "/ce/produce/events"
+TEST = "/ce/tools/consumer/test"
 
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
