@@ -6,6 +6,7 @@ pub mod consume;
 mod documentation;
 mod feed;
 mod my_settings;
+mod origin;
 mod produce;
 mod subscription;
 mod test_events;
@@ -132,6 +133,7 @@ fn judge<'l>(live: &'l Live, peer: &Peer, request: &Request) -> Result<(&'l Arc<
         return Err(problem);
     }
     let client = client_of(live, peer)?;
+    origin::check(&request.headers)?;
     Ok((client, endpoint_of(request)?))
 }
 

@@ -78,6 +78,17 @@ fn the_documentation_needs_no_certificate_and_everything_else_does() {
 }
 
 #[test]
+fn web_pages_of_others_cannot_use_the_certificate_of_a_browser() {
+    let broker = Broker::start();
+    let mut client = broker.connect("demo");
+    let mut get = |origin: &str| request(&mut client, "GET", "/ce/tools/my-settings", &[("Origin", origin)]);
+    expect(&get(&broker.url()), 200);
+    for origin in ["https://evil.example", "http://localhost", "null"] {
+        assert!(expect(&get(origin), 401).contains("Origin"), "{origin}");
+    }
+}
+
+#[test]
 fn a_document_that_is_known_is_not_sent_again() {
     let broker = Broker::start();
     let mut client = stranger(&broker);
