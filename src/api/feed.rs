@@ -101,10 +101,15 @@ impl Feed {
                 self.session.revoke(partition, epoch, self.core.uptime_ms())
             }
             Notice::Fetched { fetch, next, events } => self.session.fetched(fetch, next, events),
-            Notice::RegistryChanged => match self.look_up_rights() {
-                Ok(()) => self.session.reread(),
-                Err(reason) => return News::Ended(reason),
-            },
+            Notice::RegistryChanged => {
+                let before = self.types.clone();
+                if let Err(reason) = self.look_up_rights() {
+                    return News::Ended(reason);
+                }
+                if self.types != before {
+                    self.session.reread();
+                }
+            }
             Notice::Tick => {
                 self.session.tick(self.core.uptime_ms());
                 return News::Tick;

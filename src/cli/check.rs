@@ -147,6 +147,26 @@ mod tests {
     }
 
     #[test]
+    fn the_service_that_clients_come_from_is_checked_and_their_files_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        dev::scaffold(dir.path(), 0).unwrap();
+        fs::write(dir.path().join("registry/clients/asp.toml"), "not looked at").unwrap();
+        let config = dev::config_file(dir.path());
+        let api = "source = \"mpass\"\n[registry.mpass]\nurl = \"https://mpass/api\"\ncertificate = \"pki/asp.pem\"\n\
+                   key = \"pki/ms.key\"\nca = [\"pki/ca.pem\"]\n";
+        let text =
+            fs::read_to_string(&config).unwrap().replace("[registry]\n", &format!("[registry]\n{api}"));
+        // The table of the API must come after the other settings of the registry.
+        let text = text.replace(&format!("{api}dir = \"registry\"\n"), &format!("dir = \"registry\"\n{api}"));
+        fs::write(&config, &text).unwrap();
+        let found = check_now(dir.path());
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with("pki/ms.key: is not the key of the certificate in"), "{found:#?}");
+        fs::write(&config, text.replace("ms.key", "asp.key")).unwrap();
+        assert_eq!(check_now(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
     fn the_report_counts_the_problems_and_says_when_there_are_none() {
         let file = Path::new("n.toml");
         let mut out = Vec::new();

@@ -2,6 +2,7 @@
 
 use crate::authority::{Authority, Identity};
 use crate::harness::{Broker, PATIENCE, closed, expect, post_event, record, wait_for};
+use crate::http2_client::Http2;
 use crate::transport::replace_line;
 use nistru::client::{Connection, Consumer, Endpoint, Subscription};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -194,6 +195,20 @@ fn a_disabled_client_loses_its_idle_connections() {
     broker.reload_with("clients/demo.toml", |text| "enabled = false\n".to_owned() + &text);
     wait_for_end_of(&mut idle);
     assert!(!other.stream().unwrap().has_ended());
+}
+
+#[test]
+fn http2_connections_and_their_sessions_end_as_well() {
+    let broker = Broker::start();
+    let mut idle = Http2::open(&broker, "demo");
+    assert_eq!(idle.post_event(&record("1", 1)).status, 202);
+    let mut consuming = Http2::open(&broker, "demo");
+    let mut session = consuming.consume("g");
+    broker.reload_with("clients/demo.toml", |text| "enabled = false\n".to_owned() + &text);
+    let (code, reason) = session.closed(&mut consuming);
+    assert!(code == 1008 && reason.contains("disabled"), "{code} {reason}");
+    idle.wait_for_end();
+    consuming.wait_for_end();
 }
 
 #[test]

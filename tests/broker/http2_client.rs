@@ -166,6 +166,11 @@ impl Http2 {
         })
     }
 
+    /// Moves the connection until the broker has ended it.
+    pub fn wait_for_end(&mut self) {
+        self.drive(|http2, _| if http2.end.is_some() { Poll::Ready(()) } else { Poll::Pending });
+    }
+
     /// Moves the connection until `future` is ready.
     pub fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);

@@ -237,14 +237,23 @@ impl Head {
         }
     }
 
-    /// Gives every core the registry with the clients of now.
-    fn publish_clients(&self, core: &Core, clients: &Clients) {
-        let Some(registry) = self.registry.borrow().clone() else { return };
-        let registry = Arc::new(registry.with_clients(clients.known()));
-        self.registry.replace(Some(registry.clone()));
-        core.post_all(|| {
-            Message::Live(Box::new(Change { registry: Some(registry.clone()), ..Change::default() }))
-        });
+    /// Gives every core the registry with the clients of now. Before there is a registry there is nothing to change: the first
+    /// one has the clients of then.
+    async fn publish_clients(&self, core: &Core, clients: &Clients) {
+        loop {
+            let Some(before) = self.registry.borrow().clone() else { return };
+            let (types, known) = (before.clone(), clients.known());
+            let registry = core.pool.run(move || Arc::new(types.with_clients(known))).await;
+            let is_current = self.registry.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(now, &before));
+            if !is_current {
+                // It was reloaded meanwhile.
+                continue;
+            }
+            self.registry.replace(Some(registry.clone()));
+            return core.post_all(|| {
+                Message::Live(Box::new(Change { registry: Some(registry.clone()), ..Change::default() }))
+            });
+        }
     }
 }
 
@@ -254,7 +263,7 @@ async fn run(head: Rc<Head>, core: Rc<Core>, clients: Rc<Clients>) {
         let changed = clients.directory.borrow_mut().take_changed();
         if changed {
             clients.changed.set(true);
-            head.publish_clients(&core, &clients);
+            head.publish_clients(&core, &clients).await;
         }
         // After the registry that knows their clients.
         tell(&core, told);

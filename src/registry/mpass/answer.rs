@@ -169,4 +169,14 @@ pub(super) mod tests {
             assert_eq!(read(bytes, &bounds(), |_| ()).unwrap_err().len(), 1);
         }
     }
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_read_without_panic(text in ".*", serial in "\\PC*", issuer in "\\PC*", settings in "\\PC*") {
+            let mut json = answer(1, &["1"]);
+            json["Settings"] = settings.into();
+            json["Certificates"] = json!([{"SerialNumber": serial, "Issuer": issuer}, text.clone()]);
+            let _ = read(json.to_string().as_bytes(), &bounds(), |_| ());
+            let _ = read(text.as_bytes(), &bounds(), |_| ());
+        }
+    }
 }
