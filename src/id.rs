@@ -114,6 +114,23 @@ impl PrivateTypes {
     }
 }
 
+/// Tells one life of a broker process from every other, in addresses that end with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bridge(u32);
+
+impl Bridge {
+    /// A new one, at random.
+    pub fn of_this_process() -> Self {
+        Self(uuid::Uuid::new_v4().as_fields().0)
+    }
+}
+
+impl fmt::Display for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 impl Offset {
     /// The offset that follows this one.
     pub fn next(self) -> Self {

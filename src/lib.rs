@@ -39,7 +39,7 @@
 //! | [`rt`] | the only module that knows glommio: executors, queues between cores, sockets, deadlines, helper threads |
 //! | [`net`] | connections: TLS by hand, the HTTP/1.1 loop, HTTP/2 with a task for each stream |
 //! | [`http`], [`ws`] | the protocols, sans-IO |
-//! | [`api`] | the public interface: endpoints, their documentation, and the task that serves a WebSocket consumer |
+//! | [`api`] | the public interface: endpoints, their documentation, and the tasks that serve WebSocket consumers and long-polling instances |
 //! | [`auth`] | from a certificate to a registered client |
 //! | [`ingress`], [`event`], [`schema`] | from a request to a block of records |
 //! | [`broker`] | one core of the broker: its roles, and the messages between cores |

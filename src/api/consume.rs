@@ -2,8 +2,10 @@
 
 use super::feed::{Feed, News};
 use super::subscription::Subscription;
+use super::upgrade::Upgrade;
 use crate::auth::Peer;
 use crate::broker::Core;
+use crate::broker::places::Place;
 use crate::broker::refusal::Refusal;
 use crate::ingress::report::Report;
 use crate::rt;
@@ -29,6 +31,8 @@ struct Consumer<T> {
     core: Rc<Core>,
     transport: T,
     subscription: Subscription,
+    /// `None` once the consumer has left.
+    place: Option<Place>,
     codec: Codec,
     /// `None` when the client may not consume after all.
     feed: Option<Feed>,
@@ -53,10 +57,10 @@ pub async fn run(
     core: Rc<Core>,
     transport: impl Transport,
     peer: Rc<Peer>,
-    subscription: Subscription,
+    upgrade: Upgrade,
     input: Vec<u8>,
 ) {
-    let mut consumer = Consumer::new(core, transport, subscription, input);
+    let mut consumer = Consumer::new(core, transport, upgrade, input);
     consumer.start(peer);
     while let Pause::Breathe = poll_fn(|cx| consumer.poll(cx)).await {
         rt::breathe().await;
@@ -65,10 +69,21 @@ pub async fn run(
 }
 
 impl<T: Transport> Consumer<T> {
-    fn new(core: Rc<Core>, transport: T, subscription: Subscription, input: Vec<u8>) -> Self {
-        let now_ms = core.uptime_ms();
-        let codec = Codec::new(message_bytes_max(&core), now_ms);
-        Self { transport, subscription, codec, feed: None, input, heard_ms: now_ms, pinged_ms: None, core }
+    fn new(core: Rc<Core>, transport: T, upgrade: Upgrade, input: Vec<u8>) -> Self {
+        let Upgrade { subscription, place } = upgrade;
+        let heard_ms = core.uptime_ms();
+        let codec = Codec::new(message_bytes_max(&core), heard_ms);
+        Self {
+            transport,
+            subscription,
+            place: Some(place),
+            codec,
+            feed: None,
+            input,
+            heard_ms,
+            pinged_ms: None,
+            core,
+        }
     }
 
     fn start(&mut self, peer: Rc<Peer>) {
@@ -115,12 +130,12 @@ impl<T: Transport> Consumer<T> {
 
     fn heed(&mut self, news: News) {
         match news {
-            News::Progress => {}
+            News::Progress | News::Revoked => {}
             News::Tick => self.tick(),
             News::Ended(reason) => self.close(&Close::new(close::POLICY_VIOLATION, reason)),
             News::Stopping => self.close(&stopping()),
             // What the client said behind its report waits to be read.
-            News::Reported => self.listen(),
+            News::Reported(_) => self.listen(),
             News::NotReported(refusal) => self.close(&not_reported(refusal)),
         }
     }
@@ -265,7 +280,7 @@ impl<T: Transport> Consumer<T> {
 
     async fn end(mut self) {
         // The group gets the partitions at once; the farewell can take its time.
-        self.feed = None;
+        (self.feed, self.place) = (None, None);
         self.transport.close(FAREWELL).await;
     }
 }

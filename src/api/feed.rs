@@ -43,12 +43,14 @@ pub enum News {
     Progress,
     /// The time asked for by [`Feed::wake_at`] has come.
     Tick,
+    /// A partition is to be given back.
+    Revoked,
     /// The client may not go on, for this reason.
     Ended(String),
     /// The broker stops.
     Stopping,
-    /// The dead event that was reported is durable.
-    Reported,
+    /// The dead event that was reported is durable, and the event of this offset consumed by that.
+    Reported(Option<u64>),
     /// The dead event that was reported was not stored; it may be reported again.
     NotReported(Refusal),
 }
@@ -98,7 +100,8 @@ impl Feed {
                 self.session.assigned(log.partition(self.core.partitions), Epoch(0), from);
             }
             Notice::Revoke { partition, epoch } => {
-                self.session.revoke(partition, epoch, self.core.uptime_ms())
+                self.session.revoke(partition, epoch, self.core.uptime_ms());
+                return News::Revoked;
             }
             Notice::Fetched { fetch, next, events } => self.session.fetched(fetch, next, events),
             Notice::RegistryChanged => {
@@ -148,6 +151,11 @@ impl Feed {
         self.settle(|session| session.confirm(offset))
     }
 
+    /// The client consumed the one event of session offset `offset`.
+    pub fn confirm_one(&mut self, offset: u64) -> Result<(), BadConfirm> {
+        self.settle(|session| session.done(offset))
+    }
+
     fn settle(
         &mut self,
         act: impl FnOnce(&mut Session<Slice>) -> Result<(), BadConfirm>,
@@ -186,11 +194,11 @@ impl Feed {
         self.core.metrics.numbers.events_dead.add(1);
         // An offset that was not sent on this connection is of an earlier one, whose events come again in any case.
         if let Some(offset) = offset
-            && let Err(unknown) = self.settle(|session| session.done(offset))
+            && let Err(unknown) = self.confirm_one(offset)
         {
             tracing::info!(client = %self.client, %unknown, "a dead event names no event of its session");
         }
-        News::Reported
+        News::Reported(offset)
     }
 
     /// Passes on what the session wants of others.

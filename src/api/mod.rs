@@ -7,16 +7,19 @@ mod documentation;
 mod feed;
 mod my_settings;
 mod origin;
+pub mod polling;
 mod produce;
 mod subscription;
 mod test_events;
 mod trace;
 mod upgrade;
 
-pub use subscription::Subscription;
+pub use polling::WaitingRead;
+pub use upgrade::Upgrade;
 
 use crate::auth::{AuthProblem, CertificateProblem, Peer};
 use crate::broker::Core;
+use crate::broker::instances::Receipt;
 use crate::broker::live::Live;
 use crate::broker::lookups::Unsaid;
 use crate::broker::places::{Full, Kind};
@@ -24,6 +27,7 @@ use crate::http::query::Query;
 use crate::http::{Method, Problem, Request, Response, Status, Version};
 use crate::ingress::Form;
 use crate::registry::model::Client;
+use polling::Call;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -39,7 +43,9 @@ pub enum Verdict {
 pub enum Outcome {
     Response(Response),
     /// The response switches to WebSocket.
-    Upgrade(Response, Box<Subscription>),
+    Upgrade(Response, Box<Upgrade>),
+    /// The answer comes when there are events to read, see [`answer_read`].
+    Read(Box<WaitingRead>),
 }
 
 /// An endpoint.
@@ -49,6 +55,7 @@ enum Endpoint {
     ProduceTest,
     ConsumeByWebSocket,
     MySettings,
+    Poll(Call),
 }
 
 /// Counts a connection for its client as soon as it is open. One too many hears of it with its first request.
@@ -80,11 +87,12 @@ pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     let problem = match judged {
         Ok((client, Endpoint::Produce(_))) if client.producer.is_none() => not_a("producer"),
         Ok((client, Endpoint::ProduceTest)) if client.consumer.is_none() => not_a("consumer"),
-        Ok((client, Endpoint::Produce(_) | Endpoint::ProduceTest)) => {
+        Ok((client, Endpoint::Poll(_))) if client.consumer.is_none() => not_a("consumer"),
+        Ok((client, Endpoint::Produce(_) | Endpoint::ProduceTest | Endpoint::Poll(Call::ReportDead))) => {
             let bytes_max = client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max);
             return Verdict::Read { bytes_max };
         }
-        Ok((_, Endpoint::ConsumeByWebSocket | Endpoint::MySettings)) => {
+        Ok((_, Endpoint::ConsumeByWebSocket | Endpoint::MySettings | Endpoint::Poll(_))) => {
             return Verdict::Read { bytes_max: 0 };
         }
         Err(problem) => problem,
@@ -99,7 +107,7 @@ pub fn log_refusal(core: &Core, peer: &Peer, request: &Request, problem: &Proble
 }
 
 /// Answers a complete request.
-pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome {
+pub async fn handle(core: &Rc<Core>, peer: &Rc<Peer>, request: &Request) -> Outcome {
     let live = core.live();
     if let Some(Ok(document)) = documentation::find(request) {
         let response = document.respond_to(&request.headers);
@@ -117,14 +125,32 @@ pub async fn handle(core: &Rc<Core>, peer: &Peer, request: &Request) -> Outcome 
         Ok((client, Endpoint::MySettings)) => {
             my_settings::my_settings(core, peer, client, request).await.map(Outcome::Response)
         }
-        Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(client, request)
-            .map(|(response, wanted)| Outcome::Upgrade(response, Box::new(wanted))),
+        Ok((client, Endpoint::ConsumeByWebSocket)) => upgrade::upgrade(core, client, request)
+            .await
+            .map(|(response, upgrade)| Outcome::Upgrade(response, Box::new(upgrade))),
+        Ok((client, Endpoint::Poll(call))) => polling::handle(core, peer, client, call, request).await,
         Err(problem) => Err(problem),
     };
-    let (Ok(Outcome::Response(Response { status, .. }) | Outcome::Upgrade(Response { status, .. }, _))
-    | Err(Problem { status, .. })) = answered;
-    log(core, &live, peer, request, status, answered.as_ref().err());
+    let status = match &answered {
+        Ok(Outcome::Response(response) | Outcome::Upgrade(response, _)) => Some(response.status),
+        Ok(Outcome::Read(_)) => None,
+        Err(problem) => Some(problem.status),
+    };
+    if let Some(status) = status {
+        log(core, &live, peer, request, status, answered.as_ref().err());
+    }
     answered.unwrap_or_else(|problem| Outcome::Response(problem.respond_to(&request.headers)))
+}
+
+/// Waits for the answer to a request that reads events. Dropped before it is there, it takes no event.
+pub async fn answer_read(core: &Core, peer: &Peer, read: WaitingRead) -> (Response, Option<Receipt>) {
+    let (request, answered) = read.answer().await;
+    let status = match &answered {
+        Ok((response, _)) => response.status,
+        Err(problem) => problem.status,
+    };
+    log(core, &core.live(), peer, &request, status, answered.as_ref().err());
+    answered.unwrap_or_else(|problem| (problem.respond_to(&request.headers), None))
 }
 
 /// Whose request it is and for which endpoint.
@@ -192,7 +218,10 @@ fn endpoint_of(request: &Request) -> Result<Endpoint, Problem> {
             (Endpoint::ConsumeByWebSocket, Method::Connect)
         }
         "/ce/consume/ws" => (Endpoint::ConsumeByWebSocket, Method::Get),
-        _ => return Err(Problem::new(Status::NOT_FOUND, "there is no such endpoint")),
+        path => match Call::of(path) {
+            Some((call, method)) => (Endpoint::Poll(call), method),
+            None => return Err(Problem::new(Status::NOT_FOUND, "there is no such endpoint")),
+        },
     };
     if request.method == method {
         return Ok(endpoint);

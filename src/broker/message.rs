@@ -1,5 +1,6 @@
 //! What cores say to each other. Everything large is behind an `Arc` and immutable.
 
+use super::instances::{Asked, InstanceId, Told};
 use super::live::Change;
 use super::places::{Kind, PlaceId};
 use super::refusal::Refusal;
@@ -146,6 +147,16 @@ pub enum Message {
     Dismiss {
         session: SessionId,
         reason: &'static str,
+    },
+
+    /// A request's core to the home of a long-polling instance.
+    Ask(Box<Asked>),
+    /// The home to the request's core.
+    Told {
+        instance: InstanceId,
+        client: ClientId,
+        ticket: Ticket,
+        told: Told,
     },
 
     /// The head to every core: a new registry, or new certificates. The first one has everything.

@@ -14,6 +14,7 @@ mod backlog;
 pub mod budget;
 pub mod guests;
 mod head;
+pub mod instances;
 mod intake;
 mod introductions;
 mod journal_writer;
@@ -37,7 +38,7 @@ pub type Slice = crate::partition::Slice<crate::partition::FileMap>;
 
 use crate::config::Config;
 use crate::http::date::HttpDate;
-use crate::id::{CoreId, Partition};
+use crate::id::{Bridge, CoreId, Partition};
 use crate::log::Quota;
 use crate::metrics::CoreMetrics;
 use crate::rt::blocking::Pool;
@@ -47,6 +48,7 @@ use crate::rt::deadline::Deadlines;
 use crate::rt::socket::Accepted;
 use budget::Budget;
 use guests::Guests;
+use instances::Instances;
 use intake::Intake;
 use introductions::Introductions;
 use live::Live;
@@ -77,6 +79,9 @@ pub struct Core {
     pub pool: Pool,
     pub budget: Rc<Budget>,
     pub sessions: Sessions,
+    instances: Instances,
+    /// Tells this process from others, and from itself before a restart, in the addresses of instances.
+    pub bridge: Bridge,
     pub guests: Guests,
     look_ups: LookUps,
     pub deadlines: Deadlines,
@@ -114,6 +119,7 @@ pub struct CoreParts {
     pub id: CoreId,
     pub config: Arc<Config>,
     pub partitions: NonZeroU8,
+    pub bridge: Bridge,
     pub pool: Pool,
     /// The partitions that this core owns.
     pub logs: Vec<(Partition, store::PartitionLog)>,
@@ -124,7 +130,7 @@ pub struct CoreParts {
 impl Core {
     /// Puts a core together on its executor.
     pub fn new(parts: CoreParts, bus: Bus<Message>, edge: Box<dyn Edge>) -> Rc<Self> {
-        let CoreParts { id, config, partitions, pool, logs, head } = parts;
+        let CoreParts { id, config, partitions, bridge, pool, logs, head } = parts;
         let cores = bus.cores();
         Rc::new(Self {
             id,
@@ -132,6 +138,8 @@ impl Core {
             metrics: CoreMetrics::default(),
             budget: Budget::new(REQUEST_BYTES_MAX / cores),
             sessions: Sessions::default(),
+            instances: Instances::default(),
+            bridge,
             guests: Guests::default(),
             look_ups: LookUps::default(),
             deadlines: Deadlines::default(),
@@ -211,6 +219,13 @@ impl Core {
     fn set_connections(&self, count: usize) {
         self.connections.set(count);
         self.metrics.numbers.connections_open.set(count as u64);
+    }
+
+    /// Counts the consumers of this core, of either kind.
+    fn count_consumers(&self) {
+        let (all, polling) = (self.sessions.count(), self.instances.count());
+        self.metrics.numbers.polling_instances_open.set(polling as u64);
+        self.metrics.numbers.websockets_open.set(all.saturating_sub(polling) as u64);
     }
 
     /// The head, on core 0.

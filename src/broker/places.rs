@@ -17,6 +17,8 @@ pub enum Kind {
     Connection,
     /// A WebSocket session or a long-polling instance.
     Instance,
+    /// A long-polling instance, once more: other than sessions, they have nothing else that bounds their number.
+    PollingInstance,
 }
 
 /// Names a place while the process lives.
@@ -121,7 +123,7 @@ impl Core {
             let numbers = &self.metrics.numbers;
             match kind {
                 Kind::Connection => numbers.connections_over_limit.add(1),
-                Kind::Instance => numbers.instances_over_limit.add(1),
+                Kind::Instance | Kind::PollingInstance => numbers.instances_over_limit.add(1),
             }
         }
         admitted
@@ -167,6 +169,7 @@ impl fmt::Display for Full {
         let (name, setting) = match self.kind {
             Kind::Connection => ("connection", "connections_max"),
             Kind::Instance => ("consumer instance", "instances_max"),
+            Kind::PollingInstance => ("long-polling instance", "max_instances_per_client"),
         };
         let plural = if one { "" } else { "s" };
         write!(f, "the client already has the {max} {name}{plural} that it may have at a time ({setting})")

@@ -46,6 +46,8 @@ impl Core {
                 self.tell(session, Notice::Revoke { partition, epoch })
             }
             Message::Dismiss { session, reason } => self.tell(session, Notice::Dismiss { reason }),
+            Message::Ask(asked) => self.asked(*asked),
+            Message::Told { instance, client, ticket, told } => self.told(instance, client, ticket, told),
             Message::Live(live) => self.go_live(*live),
             Message::Scrape { number } => self.tell_metrics(number),
             Message::Stop => self.drain(),

@@ -133,7 +133,7 @@ impl Core {
         let session = SessionId::new(self.id, number);
         let mailbox = Rc::new(Mailbox::default());
         self.sessions.mailboxes.borrow_mut().insert(session, mailbox.clone());
-        self.metrics.numbers.websockets_open.set(self.sessions.count() as u64);
+        self.count_consumers();
         self.post(HEAD, Message::Join(Join { session, client, group, wanted }));
         Membership { core: self.clone(), session, mailbox }
     }
@@ -142,7 +142,7 @@ impl Core {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.core.sessions.mailboxes.borrow_mut().remove(&self.session);
-        self.core.metrics.numbers.websockets_open.set(self.core.sessions.count() as u64);
+        self.core.count_consumers();
         self.core.post(HEAD, Message::Left { session: self.session });
     }
 }

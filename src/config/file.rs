@@ -4,7 +4,7 @@ use super::document::{Document, Located, Section, Setting};
 use super::problem::Problem;
 use super::units::Bytes;
 use super::{
-    Admin, Audit, Config, Delivery, Log, LogFormat, RegistrySource, Server, Storage, Tls, TlsVersion,
+    Admin, Audit, Config, Delivery, Log, LogFormat, Polling, RegistrySource, Server, Storage, Tls, TlsVersion,
 };
 use crate::id::SHARED_PARTITIONS_MAX;
 use fluent_uri::Uri;
@@ -42,13 +42,24 @@ fn config(document: &Document<'_>, mut top: Section<'_, '_>, base: &Path) -> Opt
     let tls = tls(top.section("tls"), base);
     let storage = storage(document, top.section("storage"), base, &server);
     let delivery = delivery(document, top.section("delivery"), &server);
+    let polling = polling(document, top.section("polling"));
     let storage_dir = storage.as_ref().map(|storage| storage.dir.clone()).unwrap_or_default();
     let audit = Audit::read(document, top.section("audit"), base, &storage_dir);
     let admin = admin(top.section("admin"));
     let registry = RegistrySource::read(document, top.section("registry"), base);
     let log = log(document, top.section("log"));
     top.finish();
-    Some(Config { server, tls: tls?, storage: storage?, delivery, audit, admin, registry: registry?, log })
+    Some(Config {
+        server,
+        tls: tls?,
+        storage: storage?,
+        delivery,
+        polling,
+        audit,
+        admin,
+        registry: registry?,
+        log,
+    })
 }
 
 fn server(document: &Document<'_>, mut section: Section<'_, '_>) -> Server {
@@ -167,6 +178,32 @@ fn delivery(document: &Document<'_>, mut section: Section<'_, '_>, server: &Serv
     }
     section.finish();
     delivery
+}
+
+fn polling(document: &Document<'_>, mut section: Section<'_, '_>) -> Polling {
+    let default = Polling::default();
+    let polling = Polling {
+        timeout: seconds(&mut section, "timeout", default.timeout),
+        instance_timeout: seconds(&mut section, "instance_timeout", default.instance_timeout),
+        batch_events: section.within("batch_events", 1..=100_000, default.batch_events),
+        max_instances: section.within("max_instances", 1..=1_000_000, default.max_instances),
+        max_instances_per_client: section.within(
+            "max_instances_per_client",
+            1..=1_000_000,
+            default.max_instances_per_client,
+        ),
+    };
+    if polling.instance_timeout <= polling.timeout {
+        let (instance, poll) = (polling.instance_timeout, polling.timeout);
+        document.report(
+            section.at("instance_timeout"),
+            format!(
+                "`instance_timeout` is {instance:?}; it must be longer than `timeout`, which is {poll:?}"
+            ),
+        );
+    }
+    section.finish();
+    polling
 }
 
 fn admin(mut section: Section<'_, '_>) -> Admin {
@@ -333,6 +370,16 @@ mod tests {
             problems[0].starts_with("/etc/nistru/nistru.toml:10:11: expected an address"),
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn an_instance_lives_longer_than_its_polls() {
+        let text = LEAST.to_owned() + "[polling]\ntimeout = \"60s\"\n";
+        assert!(parse(&text).unwrap_err()[0].contains("`instance_timeout` is 60s; it must be longer"));
+        let text = text + "instance_timeout = \"61s\"\nbatch_events = 7\n";
+        let polling = parse(&text).unwrap().polling;
+        assert_eq!((polling.timeout.as_secs(), polling.instance_timeout.as_secs()), (60, 61));
+        assert_eq!(polling.batch_events, 7);
     }
 
     #[test]

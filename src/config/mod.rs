@@ -37,6 +37,8 @@ pub struct Config {
     pub storage: Storage,
     /// `[delivery]`: what one consumer session may hold.
     pub delivery: Delivery,
+    /// `[polling]`: consumers that ask again and again.
+    pub polling: Polling,
     /// `[audit]`: the record of who received whose personal data.
     pub audit: Audit,
     /// `[admin]`: health and metrics.
@@ -148,6 +150,21 @@ pub struct Delivery {
     pub revoke_grace: Duration,
 }
 
+/// `[polling]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Polling {
+    /// How long a poll waits for events.
+    pub timeout: Duration,
+    /// An instance that nobody polls for so long is deleted; longer than `timeout`.
+    pub instance_timeout: Duration,
+    /// Events in one answer with several.
+    pub batch_events: usize,
+    /// Instances of the whole broker.
+    pub max_instances: usize,
+    /// Instances of one client.
+    pub max_instances_per_client: usize,
+}
+
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
@@ -196,6 +213,7 @@ impl Config {
             audit: Audit::new(&storage_dir),
             storage: Storage::new(storage_dir),
             delivery: Delivery::default(),
+            polling: Polling::default(),
             admin: Admin::default(),
             registry: RegistrySource::Files { dir: registry_dir },
             log: Log::default(),
@@ -284,6 +302,18 @@ impl Storage {
             min_free_bytes: 1024 * MIB,
             checkpoint_interval: Duration::from_secs(60),
             checkpoint_bytes: 512 * MIB,
+        }
+    }
+}
+
+impl Default for Polling {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            instance_timeout: Duration::from_secs(60),
+            batch_events: 500,
+            max_instances: 10_000,
+            max_instances_per_client: 100,
         }
     }
 }

@@ -17,11 +17,14 @@
 //! What one session sends to the coordinator must arrive in the order in which it was sent: a confirm that overtakes the
 //! `revoked` after it would be refused, and its events delivered again.
 //!
-//! Neither machine knows the journal, the partitions' files, or the wire: events are whatever implements [`session::Event`].
+//! A third, [`readings::Readings`], remembers for a long-polling instance which events of its session went out in which answer.
+//!
+//! None of them knows the journal, the partitions' files, or the wire: events are whatever implements [`session::Event`].
 
 pub mod coordinator;
 mod group;
 mod lane;
+pub mod readings;
 pub mod session;
 #[cfg(test)]
 mod session_properties;

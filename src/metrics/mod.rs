@@ -65,6 +65,9 @@ numbers! {
     requests: Counter, "HTTP requests answered";
     requests_failed: Counter, "HTTP requests answered with a status of 400 or above";
     websockets_open: Gauge, "WebSocket consumers connected now";
+    polling_instances_open: Gauge, "Long-polling instances that exist now";
+    polls_waiting: Gauge, "Long-polling requests that wait for events now";
+    answers_taken_back: Counter, "Answers with events that did not reach their long-polling client";
     events_produced: Counter, "Events acknowledged to producers";
     bytes_produced: Counter, "Bytes of acknowledged events as stored";
     events_deduplicated: Counter, "Events acknowledged and not stored again because they were repeats";

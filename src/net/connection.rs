@@ -109,6 +109,35 @@ impl Connection {
         self.tls.writer().write_vectored(pieces)
     }
 
+    /// For a client that sends no more: whether it did so by itself, and had received everything by then.
+    pub fn has_received_all(&self) -> bool {
+        !self.deadline.passed() && self.stream.unacknowledged().is_ok_and(|bytes| bytes == 0)
+    }
+
+    /// Says goodbye and waits until the client has closed too, so that the last bytes sent are not lost to a reset when the
+    /// client still has unread data under way. Tells whether it did, in good order and in time.
+    pub async fn end(mut self, limit: Duration) -> bool {
+        self.deadline.limit(limit);
+        self.tls.send_close_notify();
+        let said = match self.flush().await {
+            Ok(()) => poll_fn(|cx| self.stream.poll_shut_write(cx)).await,
+            error => error,
+        };
+        if said.is_err() {
+            return false;
+        }
+        let mut ignored = Vec::new();
+        loop {
+            match poll_fn(|cx| self.poll_receive_some(cx, &mut ignored)).await {
+                Ok(0) => return !self.deadline.passed(),
+                Ok(_) => ignored.clear(),
+                Err(_) => return false,
+            }
+            // A client that sends faster than this reads must not keep the core from everybody else.
+            rt::breathe().await;
+        }
+    }
+
     /// Waits until everything queued has been handed to the kernel.
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_flush(cx)).await
@@ -157,24 +186,8 @@ impl Transport for Connection {
         self.deadline.lift();
     }
 
-    /// Says goodbye and waits until the client has closed too, so that the last bytes sent are not lost to a reset when the
-    /// client still has unread data under way.
-    async fn close(mut self, limit: Duration) {
-        self.deadline.limit(limit);
-        self.tls.send_close_notify();
-        let said = match self.flush().await {
-            Ok(()) => poll_fn(|cx| self.stream.poll_shut_write(cx)).await,
-            error => error,
-        };
-        if said.is_err() {
-            return;
-        }
-        let mut ignored = Vec::new();
-        while let Ok(1..) = poll_fn(|cx| self.poll_receive_some(cx, &mut ignored)).await {
-            ignored.clear();
-            // A client that sends faster than this reads must not keep the core from everybody else.
-            rt::breathe().await;
-        }
+    async fn close(self, limit: Duration) {
+        self.end(limit).await;
     }
 }
 

@@ -1,23 +1,28 @@
 //! One HTTP/1.1 connection, from the handshake to its end or its upgrade to a WebSocket.
 
 use super::connection::Connection;
-use crate::api::{self, Outcome, Verdict};
+use crate::api::{self, Outcome, Verdict, WaitingRead};
 use crate::auth::Peer;
 use crate::broker::Core;
 use crate::broker::budget::Permit;
+use crate::broker::instances::Receipts;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
 use crate::http::{Headers, Problem, Request, Response, Status};
 use crate::rt;
 use crate::ws::Transport;
+use futures_lite::FutureExt;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 /// How long a connection that the broker ends may take to read the last answer.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Requests that came in one piece and are answered before other tasks of the core get their turn.
 const PIPELINED_MAX: u32 = 16;
+/// Bytes of further requests that are received while one waits for events.
+const PIPELINED_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of an answer that are encrypted before the client has taken the ones before: a client that does not read costs no
 /// more memory than this.
@@ -33,6 +38,8 @@ struct Http1 {
     input: Vec<u8>,
     /// Bytes of the request at hand, taken from the core's budget.
     permit: Option<Permit>,
+    /// Of answers of which it is not certain that they have arrived.
+    receipts: Receipts,
 }
 
 /// What to do after a request was answered.
@@ -42,13 +49,21 @@ enum Next {
     /// End the connection.
     Close,
     /// The connection is a WebSocket now.
-    Upgrade(Box<api::Subscription>),
+    Upgrade(Box<api::Upgrade>),
 }
 
 /// Serves requests until the connection ends.
 pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
     let parser = Parser::new(core.config.server.head_bytes_max);
-    let mut http = Http1 { core, connection, peer, parser, input: Vec::new(), permit: None };
+    let mut http = Http1 {
+        core,
+        connection,
+        peer,
+        parser,
+        input: Vec::new(),
+        permit: None,
+        receipts: Receipts::default(),
+    };
     let mut at_once = 0;
     loop {
         match http.next_request().await {
@@ -63,7 +78,13 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
                 let Http1 { core, connection, peer, input, .. } = http;
                 return api::consume::run(core, connection, peer, *upgrade, input).await;
             }
-            Ok(Next::Close) => return http.connection.close(FAREWELL).await,
+            Ok(Next::Close) => {
+                let Http1 { connection, mut receipts, .. } = http;
+                if connection.end(FAREWELL).await {
+                    receipts.arrived();
+                }
+                return;
+            }
             // The client went away, or was too slow to be told so.
             Err(_) => return,
         }
@@ -111,12 +132,18 @@ impl Http1 {
         let (connection, input) = (&mut self.connection, &mut self.input);
         match poll_fn(|cx| connection.poll_receive(cx, input)).await? {
             1.. => {
+                self.receipts.arrived();
                 if idle {
                     self.connection.deadline().limit_receiving(self.core.config.server.request_timeout);
                 }
                 Ok(None)
             }
-            0 if idle => Ok(Some(Next::Close)),
+            0 if idle => {
+                if self.connection.has_received_all() {
+                    self.receipts.arrived();
+                }
+                Ok(Some(Next::Close))
+            }
             0 if self.connection.deadline().passed() => {
                 let limit = self.core.config.server.request_timeout;
                 let text = format!("the request did not arrive within {limit:?}");
@@ -190,7 +217,31 @@ impl Http1 {
                 Next::Go => Ok(Next::Upgrade(upgrade)),
                 other => Ok(other),
             },
+            Outcome::Read(read) => {
+                drop(request);
+                self.answer_read(*read, exchange).await
+            }
         }
+    }
+
+    /// Answers a request that waits for events, unless its client goes away before: then no event is taken.
+    async fn answer_read(&mut self, read: WaitingRead, exchange: Exchange) -> io::Result<Next> {
+        let (core, peer) = (self.core.clone(), self.peer.clone());
+        let (connection, input) = (&mut self.connection, &mut self.input);
+        let gone = poll_fn(|cx| {
+            while input.len() < PIPELINED_BYTES_MAX {
+                match ready!(connection.poll_receive(cx, input)) {
+                    Ok(1..) => {}
+                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            Poll::Pending
+        });
+        let (response, receipt) = async { Ok(api::answer_read(&core, &peer, read).await) }.or(gone).await?;
+        let next = self.respond(exchange, response).await?;
+        receipt.into_iter().for_each(|receipt| self.receipts.keep(receipt));
+        Ok(next)
     }
 
     async fn respond(&mut self, exchange: Exchange, mut response: Response) -> io::Result<Next> {

@@ -14,7 +14,7 @@ use crate::broker::message::Message;
 use crate::broker::store::PartitionLog;
 use crate::broker::{ClientsParts, Core, CoreParts, HeadParts, Loaded, Store};
 use crate::config::Config;
-use crate::id::{CoreId, Partition};
+use crate::id::{Bridge, CoreId, Partition};
 use crate::metrics;
 use crate::registry::mpass::{self, Bounds};
 use crate::rt::blocking::Pool;
@@ -173,11 +173,13 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
         Some(First { loaded, orders, admin: admin_addresses.clone(), manager: manager.clone(), done });
     let mut logs_by_core = spread(logs, cores);
     let mut hearts = Vec::new();
+    let bridge = Bridge::of_this_process();
     for (core, ends) in bus::mesh(cores).into_iter().enumerate() {
         let parts = CoreParts {
             id: CoreId(core as u8),
             config: config.clone(),
             partitions,
+            bridge,
             pool: pool.clone(),
             logs: std::mem::take(&mut logs_by_core[core]),
             head: head.take(),

@@ -18,6 +18,7 @@ mod limits;
 mod mpass;
 mod my_settings;
 mod operating;
+mod polling;
 mod producing;
 mod reloading;
 mod restarting;

@@ -2,12 +2,13 @@
 
 use super::web_socket::WebSocket;
 use super::{FAREWELL, Shared};
-use crate::api::{self, Outcome, Subscription, Verdict};
+use crate::api::{self, Outcome, Upgrade, Verdict, WaitingRead};
 use crate::http::h1::Error;
 use crate::http::h2::{Head, encode, encode_opening};
 use crate::http::{Method, Problem, Request, Response, Status};
 use crate::rt::deadline::Alarm;
 use bytes::Bytes;
+use futures_lite::FutureExt;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -62,7 +63,7 @@ pub async fn serve(shared: Rc<Shared>, request: ::http::Request<RecvStream>, res
             drop(parts);
             exchange.answer(head).await;
         }
-        Err(error) => exchange.respond(Response::text(error.status(), error.to_string())).await,
+        Err(error) => drop(exchange.respond(Response::text(error.status(), error.to_string())).await),
     }
 }
 
@@ -74,8 +75,9 @@ impl Exchange {
             Err(Unread::Gone) => return,
         };
         match outcome {
-            Outcome::Response(response) => self.respond(response).await,
-            Outcome::Upgrade(response, subscription) => self.open_web_socket(response, *subscription).await,
+            Outcome::Response(response) => drop(self.respond(response).await),
+            Outcome::Upgrade(response, upgrade) => self.open_web_socket(response, *upgrade).await,
+            Outcome::Read(read) => self.answer_read(*read).await,
         }
     }
 
@@ -158,7 +160,19 @@ impl Exchange {
         self.refuse(request, &Problem::new(Status::REQUEST_TIMEOUT, detail))
     }
 
-    async fn respond(mut self, response: Response) {
+    /// Answers a request that waits for events, unless its client takes it back or goes away before: then no event is taken.
+    async fn answer_read(mut self, read: WaitingRead) {
+        let shared = self.shared.clone();
+        let answer = async { Some(api::answer_read(&shared.core, &shared.peer, read).await) };
+        let gone = poll_fn(|cx| self.respond.poll_reset(cx).map(|_| None));
+        let Some((response, receipt)) = answer.or(gone).await else { return };
+        if self.respond(response).await {
+            receipt.into_iter().for_each(|receipt| shared.receipts.borrow_mut().keep(receipt));
+        }
+    }
+
+    /// Sends an answer, and tells whether all of it is on its way.
+    async fn respond(mut self, response: Response) -> bool {
         self.count(&response);
         if response.close {
             self.shared.leaving.set(true);
@@ -170,10 +184,10 @@ impl Exchange {
             Cow::Owned(bytes) => Bytes::from(bytes),
         };
         // The client may have taken its request back, and then there is nobody to answer.
-        if let Ok(stream) = self.respond.send_response(head, body.is_empty()) {
-            self.send_body(stream, body).await;
-            self.let_finish().await;
-        }
+        let Ok(stream) = self.respond.send_response(head, body.is_empty()) else { return false };
+        let sent = self.send_body(stream, body).await;
+        self.let_finish().await;
+        sent
     }
 
     /// Lets a client whose body was not wanted notice the answer before its stream is reset (RFC 9113, 8.1): some throw away an
@@ -186,7 +200,7 @@ impl Exchange {
     }
 
     /// Sends the body as fast as the client takes it, within the time that a request may take.
-    async fn send_body(&self, mut stream: SendStream<Bytes>, mut body: Bytes) {
+    async fn send_body(&self, mut stream: SendStream<Bytes>, mut body: Bytes) -> bool {
         self.alarm.set(self.shared.core.config.server.request_timeout);
         while !body.is_empty() {
             stream.reserve_capacity(body.len());
@@ -194,12 +208,16 @@ impl Exchange {
                 Some(bytes) => {
                     let piece = body.split_to(bytes.min(body.len()));
                     if stream.send_data(piece, body.is_empty()).is_err() {
-                        return;
+                        return false;
                     }
                 }
-                None => return stream.send_reset(Reason::CANCEL),
+                None => {
+                    stream.send_reset(Reason::CANCEL);
+                    return false;
+                }
             }
         }
+        true
     }
 
     /// How many bytes the client takes now; `None` when it takes no more, or not in time.
@@ -212,21 +230,15 @@ impl Exchange {
         }
     }
 
-    async fn open_web_socket(mut self, response: Response, subscription: Subscription) {
+    async fn open_web_socket(mut self, response: Response, upgrade: Upgrade) {
         self.count(&response);
         let core = self.shared.core.clone();
         let head = encode_opening(&response, core.date.borrow_mut().at(core.now_ms() / 1000));
         let Ok(stream) = self.respond.send_response(head, false) else { return };
         let open = self.shared.count(|shared| &shared.web_sockets);
         let peer = self.shared.peer.clone();
-        api::consume::run(
-            core,
-            WebSocket::new(self.incoming, stream, self.alarm),
-            peer,
-            subscription,
-            Vec::new(),
-        )
-        .await;
+        api::consume::run(core, WebSocket::new(self.incoming, stream, self.alarm), peer, upgrade, Vec::new())
+            .await;
         drop(open);
     }
 

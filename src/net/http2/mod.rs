@@ -13,6 +13,7 @@ use super::connection::Connection;
 use crate::auth::Peer;
 use crate::broker::Core;
 use crate::broker::budget::Budget;
+use crate::broker::instances::Receipts;
 use crate::http::h1::HEADERS_MAX;
 use crate::rt;
 use crate::rt::notify::Notify;
@@ -60,6 +61,8 @@ struct Shared {
     web_sockets: Cell<usize>,
     /// A task has ended.
     ended: Notify,
+    /// Of answers of which it is not certain that they have arrived.
+    receipts: RefCell<Receipts>,
     /// An answer says that the client should not send more requests.
     leaving: Cell<bool>,
 }
@@ -115,7 +118,11 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
         Driver::new(shared.clone(), wire.clone(), h2).run().await;
     }
     if let Some(wire) = Rc::into_inner(wire) {
-        wire.into_inner().connection.close(FAREWELL).await;
+        let wire = wire.into_inner();
+        let received = wire.has_ended() && wire.connection.has_received_all();
+        if wire.connection.end(FAREWELL).await || received {
+            shared.receipts.borrow_mut().arrived();
+        }
     }
     // Requests that are being stored are stored, whether somebody waits for the answer or not.
     while shared.tasks.get() > 0 {
@@ -154,7 +161,8 @@ impl Shared {
         let budget = Budget::new(REQUEST_BYTES_MAX.max(core.config.server.request_bytes_max));
         let (tasks, web_sockets) = (Cell::new(0), Cell::new(0));
         let (ended, leaving) = (Notify::default(), Cell::new(false));
-        Self { core, peer, budget, tasks, web_sockets, ended, leaving }
+        let receipts = RefCell::default();
+        Self { core, peer, budget, tasks, web_sockets, ended, receipts, leaving }
     }
 
     /// Whether the client should make its next requests elsewhere.
