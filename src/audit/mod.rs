@@ -1,4 +1,15 @@
 //! Personal data: who received whose, when and on what legal basis.
 
+mod chain;
+mod directory;
+mod ledger;
+#[cfg(test)]
+mod ledger_tests;
+mod line;
+mod marks;
 pub mod path;
+mod recovery;
+mod round;
 pub mod rule;
+mod scan;
+pub mod verify;
