@@ -6,7 +6,6 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 /// Shared by the writer, the outbox and the scrape. Cores only read the numbers.
-#[derive(Default)]
 pub struct Progress {
     tip: Mutex<Option<Tip>>,
     grown: Condvar,
@@ -47,6 +46,13 @@ numbers! {
     mlog_requests_failed: Counter, "Requests to MLog that failed";
     mlog_refused: Counter, "Records that MLog refuses and that were set aside";
     mlog_oldest_ms: Gauge, "Time of the oldest record that MLog does not have, Unix milliseconds; 0 when it has all";
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let unsent_from = AtomicU64::new(u64::MAX);
+        Self { tip: Mutex::default(), grown: Condvar::new(), unsent_from, numbers: Numbers::default() }
+    }
 }
 
 impl Progress {
