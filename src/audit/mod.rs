@@ -2,6 +2,7 @@
 
 mod chain;
 mod directory;
+pub mod extract;
 mod ledger;
 #[cfg(test)]
 mod ledger_tests;
