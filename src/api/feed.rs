@@ -3,6 +3,7 @@
 //! A feed does no I/O and has no task of its own. Whoever owns it takes [`News`] until there is none, then events for as long as
 //! the client takes them, and passes on what the client says. After any of that it calls [`Feed::pass_on_effects`].
 
+use super::personal_data::{BATCH_BYTES, Gate};
 use super::subscription::Subscription;
 use crate::auth::Peer;
 use crate::broker::message::{Fetch, HEAD, Message};
@@ -32,6 +33,8 @@ pub struct Feed {
     types: TypeFilter,
     /// The client's numbers in the private logs that are read, by log.
     private: [Option<TypeId>; PrivateLog::ALL.len()],
+    /// What holds back events with personal data.
+    gate: Gate,
     /// A dead event is on its way to the journal.
     reporting: bool,
 }
@@ -74,6 +77,7 @@ impl Feed {
             membership: None,
             types: TypeFilter::default(),
             private: [None; PrivateLog::ALL.len()],
+            gate: Gate::new(*client, group),
             reporting: false,
         };
         feed.look_up_rights()?;
@@ -118,6 +122,7 @@ impl Feed {
                 return News::Tick;
             }
             Notice::Reported { offset, outcome } => return self.reported(offset, outcome),
+            Notice::Recorded { withheld } => self.recorded(&withheld),
             Notice::Dismiss { reason } => return News::Ended(reason.into()),
             Notice::Stop => return News::Stopping,
         }
@@ -131,12 +136,53 @@ impl Feed {
         let consumer = client.consumer.as_ref().filter(|_| client.id == self.client);
         let consumer = consumer.ok_or("the client is not registered as a consumer")?;
         self.types = live.registry.type_ids(consumer).into_iter().collect();
+        self.gate.set_rules(&live.registry, client, consumer, self.peer.address);
         Ok(())
     }
 
-    /// The next event to send and its session offset, if the window has room for it.
+    /// The next event to send and its session offset, if the window has room for it and its record, where it needs one, is durable.
+    /// To be asked for only when the client takes it: an event with personal data counts as delivered from then on.
     pub fn next_event(&mut self) -> Option<(u64, Slice)> {
-        self.session.next_event()
+        loop {
+            if let Some(event) = self.gate.pass() {
+                return Some(event);
+            }
+            if self.gate.is_waiting() {
+                return None;
+            }
+            if !self.gate.has_rules() {
+                return self.session.next_event();
+            }
+            let session = self.membership.as_ref()?.session;
+            let batch = self.next_batch()?;
+            self.gate.take(&self.core, self.client, session, batch);
+        }
+    }
+
+    fn next_batch(&mut self) -> Option<Vec<(u64, Slice)>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some((number, event)) = self.session.next_event()
+        {
+            bytes += event.len();
+            batch.push((number, event));
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// The records of the batch that waits are durable. Events that are withheld, or that the client may not see any more, count
+    /// as consumed.
+    fn recorded(&mut self, withheld: &[u64]) {
+        let Self { gate, types, core, .. } = self;
+        let may_go = |event: &Slice| {
+            let header = event.record().header();
+            types.contains(header.type_id) || PrivateLog::of(header.partition, core.partitions).is_some()
+        };
+        for number in gate.recorded(withheld, may_go) {
+            if let Err(unknown) = self.settle(|session| session.done(number)) {
+                tracing::error!(client = %self.client, %unknown, "a withheld event is none of its session");
+            }
+        }
     }
 
     /// Counts what was handed to the client's connection.
@@ -235,6 +281,7 @@ impl Feed {
 
     /// Leaves the group, which gets the partitions at once.
     pub fn leave(&mut self) {
+        self.gate.close();
         if let Some(membership) = self.membership.take() {
             for (partition, fetch) in self.session.outstanding() {
                 self.core.cancel_fetch(membership.session, partition, fetch);

@@ -7,6 +7,7 @@ mod documentation;
 mod feed;
 mod my_settings;
 mod origin;
+mod personal_data;
 pub mod polling;
 mod produce;
 mod subscription;

@@ -1,6 +1,7 @@
 //! What the threads of the records tell each other and the operator: how far records are durable and sent, and what was counted.
 
 use super::ledger::Tip;
+use crate::metrics::Kind;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -23,14 +24,12 @@ macro_rules! numbers {
         }
 
         impl Numbers {
-            /// All numbers with their names, whether they only grow, and help texts.
-            pub fn list(&self) -> Vec<(&'static str, bool, &'static str, u64)> {
-                vec![$((stringify!($name), numbers!($kind), $help, self.$name.load(Relaxed)),)*]
+            /// All numbers with their names, kinds and help texts, in the order above.
+            pub fn list(&self) -> Vec<(&'static str, Kind, &'static str, u64)> {
+                vec![$((stringify!($name), Kind::$kind, $help, self.$name.load(Relaxed)),)*]
             }
         }
     };
-    (Counter) => { true };
-    (Gauge) => { false };
 }
 
 numbers! {
@@ -70,6 +69,11 @@ impl Progress {
         let known = self.tip.lock().expect("nobody panics while holding the lock");
         let waited = self.grown.wait_timeout_while(known, limit, |known| *known == seen);
         *waited.expect("nobody panics while holding the lock").0
+    }
+
+    /// Events were withheld because values for their records are missing.
+    pub fn count_withheld(&self, events: usize) {
+        self.numbers.audit_withheld.fetch_add(events as u64, Relaxed);
     }
 
     /// Files before this one were sent.

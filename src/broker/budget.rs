@@ -56,9 +56,18 @@ impl Budget {
         if self.waiting.borrow().is_empty() && self.left.get() >= bytes {
             return self.grant(bytes);
         }
+        self.forget_those_who_left();
         let (granted, permit) = futures_channel::oneshot::channel();
         self.waiting.borrow_mut().push_back(Waiting { bytes, granted });
         permit.await.expect("the budget keeps its line until everyone is served")
+    }
+
+    /// The line is looked through whenever it has doubled, so that it is not much longer than those who wait are many.
+    fn forget_those_who_left(&self) {
+        let mut line = self.waiting.borrow_mut();
+        if line.len() >= 64 && line.len().is_power_of_two() {
+            line.retain(|waiting| !waiting.granted.is_canceled());
+        }
     }
 
     fn grant(self: &Rc<Self>, bytes: usize) -> Permit {

@@ -23,6 +23,7 @@ pub mod lookups;
 pub mod message;
 mod owner;
 pub mod places;
+pub mod recording;
 pub mod refusal;
 mod route;
 pub mod sessions;
@@ -36,6 +37,7 @@ pub use store::Store;
 /// An event as sessions hold it: a part of a mapped segment.
 pub type Slice = crate::partition::Slice<crate::partition::FileMap>;
 
+use crate::audit::writer::Recorder;
 use crate::config::Config;
 use crate::http::date::HttpDate;
 use crate::id::{Bridge, CoreId, Partition};
@@ -56,6 +58,7 @@ use lookups::LookUps;
 use message::Message;
 use owner::Owner;
 use places::Places;
+use recording::Recording;
 use sessions::Sessions;
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU8;
@@ -82,6 +85,7 @@ pub struct Core {
     instances: Instances,
     /// Tells this process from others, and from itself before a restart, in the addresses of instances.
     pub bridge: Bridge,
+    pub recording: Recording,
     pub guests: Guests,
     look_ups: LookUps,
     pub deadlines: Deadlines,
@@ -123,6 +127,8 @@ pub struct CoreParts {
     pub pool: Pool,
     /// The partitions that this core owns.
     pub logs: Vec<(Partition, store::PartitionLog)>,
+    /// The writer of records of personal data.
+    pub recorder: Recorder,
     /// On core 0.
     pub head: Option<HeadParts>,
 }
@@ -130,7 +136,7 @@ pub struct CoreParts {
 impl Core {
     /// Puts a core together on its executor.
     pub fn new(parts: CoreParts, bus: Bus<Message>, edge: Box<dyn Edge>) -> Rc<Self> {
-        let CoreParts { id, config, partitions, bridge, pool, logs, head } = parts;
+        let CoreParts { id, config, partitions, bridge, pool, logs, recorder, head } = parts;
         let cores = bus.cores();
         Rc::new(Self {
             id,
@@ -140,6 +146,7 @@ impl Core {
             sessions: Sessions::default(),
             instances: Instances::default(),
             bridge,
+            recording: Recording::new(recorder, cores),
             guests: Guests::default(),
             look_ups: LookUps::default(),
             deadlines: Deadlines::default(),

@@ -43,6 +43,11 @@ pub enum Notice {
         offset: Option<u64>,
         outcome: Result<(), Refusal>,
     },
+    /// The batch of events that waited for records of personal data may go, but for those with these session offsets: they
+    /// became dead events.
+    Recorded {
+        withheld: Vec<u64>,
+    },
     /// The session cannot be served.
     Dismiss {
         reason: &'static str,

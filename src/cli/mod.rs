@@ -1,5 +1,6 @@
 //! The commands of the `nistru` binary, one module each.
 
+pub mod audit;
 pub mod check;
 pub mod consume;
 pub mod outcome;
@@ -28,6 +29,7 @@ enum Command {
     Dev(serve::Dev),
     Serve(serve::Serve),
     Check(check::Check),
+    Audit(audit::Audit),
     Quarantine(quarantine::Quarantine),
     Produce(produce::Produce),
     Consume(consume::Consume),
@@ -39,6 +41,7 @@ pub fn run() -> ExitCode {
         Command::Dev(dev) => dev.run(),
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Audit(audit) => audit.run(),
         Command::Quarantine(quarantine) => quarantine.run(),
         Command::Produce(produce) => produce.run().into(),
         Command::Consume(consume) => consume.run().into(),

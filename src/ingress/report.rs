@@ -14,7 +14,7 @@ use crate::event::attributes::{Attributes, Scalar};
 use crate::event::encode;
 use crate::event::json::{Kind, Tape, Value};
 use crate::event::payload::Payload;
-use crate::event::record::RecordHeader;
+use crate::event::record::{Record, RecordHeader};
 use crate::id::{ClientId, Partition, TypeId};
 
 /// The `type` of an event that holds what was reported and is no CloudEvent.
@@ -146,6 +146,26 @@ impl DeadEvent {
         appended.expect("writing to memory does not fail");
         builder.finish()
     }
+}
+
+/// Stored events as they are, as dead ones. There is at least one.
+pub fn withheld<'r>(
+    events: impl Iterator<Item = Record<'r>>,
+    partition: Partition,
+    type_id: TypeId,
+    now_ms: u64,
+) -> Block {
+    let mut builder = Builder::new(1024);
+    for record in events {
+        let header =
+            RecordHeader { type_id, partition, dedup_window_s: 0, time_ms: now_ms, ..record.header() };
+        let appended = builder.append(|out| {
+            out.extend_from_slice(record.event());
+            Ok::<_, Fault>(header)
+        });
+        appended.expect("writing to memory does not fail");
+    }
+    builder.finish()
 }
 
 #[cfg(test)]

@@ -13,10 +13,17 @@ use std::fmt;
 /// Quantiles told of each distribution.
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
-/// The text of a scrape: `cores` in the order of their numbers.
-pub fn expose(cores: Vec<Snapshot>, groups: Vec<GroupGauge>) -> Result<String, fmt::Error> {
+/// A number that no core counts: its name, kind, help text and value.
+pub type Number = (&'static str, Kind, &'static str, u64);
+
+/// The text of a scrape: `cores` in the order of their numbers, `shared` beside them.
+pub fn expose(
+    cores: Vec<Snapshot>,
+    groups: Vec<GroupGauge>,
+    shared: Vec<Number>,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("nistru");
-    registry.register_collector(Box::new(Scrape { cores, groups }));
+    registry.register_collector(Box::new(Scrape { cores, groups, shared }));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -25,6 +32,7 @@ pub fn expose(cores: Vec<Snapshot>, groups: Vec<GroupGauge>) -> Result<String, f
 struct Scrape {
     cores: Vec<Snapshot>,
     groups: Vec<GroupGauge>,
+    shared: Vec<Number>,
 }
 
 impl fmt::Debug for Scrape {
@@ -36,6 +44,7 @@ impl fmt::Debug for Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_numbers(&mut encoder)?;
+        self.encode_shared(&mut encoder)?;
         self.encode_distributions(&mut encoder)?;
         self.encode_stalls(&mut encoder)?;
         self.encode_partitions(&mut encoder)?;
@@ -55,6 +64,12 @@ impl Scrape {
             family(encoder, name, help, *kind, values)?;
         }
         Ok(())
+    }
+
+    fn encode_shared(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.shared.iter().try_for_each(|(name, kind, help, value)| {
+            family::<0>(encoder, name, help, *kind, std::iter::once(([], *value)))
+        })
     }
 
     fn encode_distributions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

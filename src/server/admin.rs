@@ -123,7 +123,8 @@ fn ready(core: &Core) -> Response {
 async fn scrape(core: &Rc<Core>) -> Response {
     let head = core.head().expect("the admin listener is on the head's core");
     let gathered = head.gather(core).await;
-    match metrics::expose(gathered.cores, gathered.groups) {
+    let shared = core.recording.progress().numbers.list();
+    match metrics::expose(gathered.cores, gathered.groups, shared) {
         Ok(text) => Response::new(Status::OK)
             .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
         Err(error) => {

@@ -10,6 +10,7 @@ mod signals;
 mod systemd;
 mod watch;
 
+use crate::audit;
 use crate::broker::message::Message;
 use crate::broker::store::PartitionLog;
 use crate::broker::{ClientsParts, Core, CoreParts, HeadParts, Loaded, Store};
@@ -159,6 +160,7 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
         Pool::start("helper", HELPER_THREADS).map_err(|e| format!("the helper threads do not start: {e}"))?;
     let clients =
         clients(&config).map_err(|e| format!("the threads that ask for clients do not start: {e}"))?;
+    let recorder = audit::start(&config)?;
     let (done, stopped) = channel();
     let (opened, opening) = channel();
     let Store { lock, genesis, partitions, sequencer, state, logs, .. } = store;
@@ -182,6 +184,7 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
             bridge,
             pool: pool.clone(),
             logs: std::mem::take(&mut logs_by_core[core]),
+            recorder: recorder.clone(),
             head: head.take(),
         };
         let heart = Arc::new(Heart::default());
