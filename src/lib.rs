@@ -23,6 +23,9 @@
 //! ([`delivery::coordinator`]) gave it. Owners answer with slices of mapped segments; the session's core adds the offset, frames
 //! and encrypts. Confirms go back through the journal as small commands.
 //!
+//! **Personal data.** What a rule of the client covers is recorded before it is sent: the feed holds the batch back until one thread
+//! for all cores has written and synced the records ([`audit`]).
+//!
 //! **What only the client itself sees**, dead events that its consumers reported and test events it made for them, are records
 //! like others, in two partitions behind the shared ones and numbered by client in place of the type ([`id::PrivateLog`]). No
 //! coordinator divides them: every session that asks reads all of its client's.
@@ -46,6 +49,7 @@
 //! | [`journal`], [`state`] | frames and commands, their files and recovery; what the commands add up to, and checkpoints |
 //! | [`partition`] | segments, indexes, reading, retention |
 //! | [`delivery`] | groups, sessions, windows of unconfirmed events; pure |
+//! | [`audit`] | personal data: who received whose, recorded before an event leaves and sent to MLog |
 //! | [`registry`], [`config`] | clients (from files or from an API), event types, schemas; `nistru.toml` |
 //! | [`outgoing`] | requests that the broker makes of other services |
 //! | [`metrics`], [`log`] | what operators see |
@@ -65,7 +69,9 @@
 //! 5. A cursor never moves past an event that was not confirmed, reported dead or expired, and never back except by an operator's reset.
 //! 6. At most one session of a group reads a partition at an epoch; confirms of an older epoch change nothing.
 //! 7. Every queue is bounded in bytes; a full one becomes back-pressure or 503, never memory.
-//! 8. No executor blocks: no cold page, no file system call, no lock, no long computation without a pause.
+//! 8. An event that a rule on personal data covers leaves the broker after its record is durable, unless the operator's policy says
+//!    otherwise.
+//! 9. No executor blocks: no cold page, no file system call, no lock, no long computation without a pause.
 //!
 //! # What does not know what
 //!

@@ -115,7 +115,8 @@ impl Outbox {
 
     /// Sends what is in a parcel, as one request if MLog takes it.
     fn send_all(&mut self, parcel: &Parcel) {
-        let mut parts = vec![0..parcel.count()];
+        let mut parts = Vec::new();
+        parts.push(0..parcel.count());
         while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
             self.tell_oldest(parcel, part.start);
             match self.send(parcel, part.clone()) {

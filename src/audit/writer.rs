@@ -138,17 +138,9 @@ impl<D: Disk> Writer<D> {
         if self.failing.is_some_and(|(_, at)| Instant::now() < at) {
             return self.let_go();
         }
-        match self.write() {
-            Ok(()) => {
-                if self.failing.take().is_some() {
-                    self.progress.numbers.audit_failing.store(0, Relaxed);
-                    tracing::info!("records of personal data can be written again");
-                }
-            }
-            Err(error) => {
-                self.failed(&error);
-                self.let_go();
-            }
+        if let Err(error) = self.write() {
+            self.failed(&error);
+            self.let_go();
         }
     }
 
@@ -177,11 +169,19 @@ impl<D: Disk> Writer<D> {
             numbers.audit_syncs.fetch_add(1, Relaxed);
         }
         self.progress.reached(ledger.tip());
+        self.succeeded();
         for batch in self.waiting.drain(..taken) {
             // A session that has ended meanwhile hears nothing.
             let _ = batch.answer.send(Outcome::Recorded);
         }
         Ok(())
+    }
+
+    fn succeeded(&mut self) {
+        if self.failing.take().is_some() {
+            self.progress.numbers.audit_failing.store(0, Relaxed);
+            tracing::info!("records of personal data can be written again");
+        }
     }
 
     fn failed(&mut self, error: &io::Error) {
