@@ -6,6 +6,7 @@
 //! every request, because certificates expire and are revoked, and clients are removed, while a connection is open.
 
 mod peer;
+mod revocation;
 mod server;
 mod verifier;
 

@@ -1,5 +1,6 @@
 //! The TLS side of the listener.
 
+use super::revocation;
 use super::verifier::Verifier;
 use crate::config::{Problem, Tls, TlsVersion, pem};
 use crate::registry::model::CertificateKey;
@@ -114,7 +115,11 @@ fn verifier(tls: &Tls, provider: &Arc<CryptoProvider>, problems: &mut Vec<Proble
     }
     let mut crls = Vec::new();
     for file in &tls.client_crl {
-        crls.extend(note(pem::revocation_lists(file), problems).unwrap_or_default());
+        for list in note(pem::revocation_lists(file), problems).unwrap_or_default() {
+            let checked = revocation::check(&list, &roots, provider);
+            note(checked.map_err(|reason| Problem::of_file(file, reason)), problems);
+            crls.push(list);
+        }
     }
     if roots.is_empty() {
         return None;

@@ -1,5 +1,6 @@
 //! Client certificates: proof of possession in the handshake, the chain afterwards.
 
+use super::revocation;
 use crate::registry::model::CertificateKey;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -57,6 +58,11 @@ impl Verifier {
             .clear_root_hint_subjects()
             .build()?;
         Ok(Self { chain, roots, crls })
+    }
+
+    /// The authorities of the lists that newer ones should have replaced by now, and since when.
+    pub fn outdated_lists(&self, now: UnixTime) -> Vec<(String, String)> {
+        self.crls.iter().filter_map(|list| revocation::outdated(list, now)).collect()
     }
 
     /// Whether both have the same authorities and revocation lists, and so find the same of every chain.
@@ -235,6 +241,23 @@ mod tests {
         params.signed_by(&key, &authority.issuer).unwrap().into()
     }
 
+    /// Revokes [`SERIAL`].
+    fn list() -> CertificateRevocationListParams {
+        CertificateRevocationListParams {
+            this_update: date_time_ymd(2025, 1, 1),
+            next_update: date_time_ymd(2025, 2, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(SERIAL),
+                revocation_time: date_time_ymd(2025, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        }
+    }
+
     fn verifier(root: &Authority, crls: Vec<CertificateRevocationListDer<'static>>) -> Verifier {
         let mut roots = RootCertStore::empty();
         roots.add(root.certificate.der().clone()).unwrap();
@@ -296,25 +319,38 @@ mod tests {
     #[test]
     fn a_revoked_certificate_is_refused_and_others_of_its_authority_are_not() {
         let root = authority("root", None);
-        let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2025, 1, 1),
-            next_update: date_time_ymd(2025, 2, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: vec![RevokedCertParams {
-                serial_number: SerialNumber::from(SERIAL),
-                revocation_time: date_time_ymd(2025, 1, 1),
-                reason_code: None,
-                invalidity_date: None,
-            }],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let list = list.signed_by(&root.issuer).unwrap();
+        let list = list().signed_by(&root.issuer).unwrap();
         let verifier = verifier(&root, vec![list.der().clone()]);
         let leaf = client(&root, ExtendedKeyUsagePurpose::ClientAuth);
         assert_eq!(verifier.check(Some(&[leaf]), at(2025)), Err(CertificateProblem::Revoked));
         let other = params("other").signed_by(&KeyPair::generate().unwrap(), &root.issuer).unwrap();
         assert!(verifier.check(Some(&[other.into()]), at(2025)).is_ok());
+    }
+
+    #[test]
+    fn a_list_must_be_signed_by_the_authority_that_it_names_where_that_is_known() {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let (root, impostor, middle) =
+            (authority("root", None), authority("root", None), authority("middle", None));
+        let mut roots = RootCertStore::empty();
+        roots.add(root.certificate.der().clone()).unwrap();
+        let checked = |by: &Authority| {
+            let list = list().signed_by(&by.issuer).unwrap();
+            revocation::check(list.der(), &roots, &provider)
+        };
+        assert_eq!(checked(&root), Ok(()));
+        assert_eq!(checked(&middle), Ok(()));
+        assert!(checked(&impostor).unwrap_err().contains("is not signed by \"CN=root\""));
+        assert!(revocation::check(b"hello", &roots, &provider).is_err());
+    }
+
+    #[test]
+    fn a_list_that_should_have_been_replaced_is_told() {
+        let root = authority("root", None);
+        let list = list().signed_by(&root.issuer).unwrap();
+        let verifier = verifier(&root, vec![list.der().clone()]);
+        assert_eq!(verifier.outdated_lists(UnixTime::since_unix_epoch(Duration::ZERO)), []);
+        assert_eq!(verifier.outdated_lists(at(2026))[0].0, "CN=root");
     }
 
     #[test]

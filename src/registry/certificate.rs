@@ -3,6 +3,7 @@
 use super::model::CertificateKey;
 use super::name;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 /// RFC 5280, 4.1.2.2 allows serial numbers of at most 20 bytes.
 const SERIAL_HEX_MAX: usize = 40;
@@ -18,6 +19,11 @@ impl CertificateKey {
         let issuer = name::of_certificate(certificate.issuer())?;
         let hex: String = certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { issuer, serial: canonical_serial(&hex)? })
+    }
+
+    /// The issuer of a certificate or revocation list.
+    pub fn issuer_of(name: &X509Name<'_>) -> Result<String, String> {
+        name::of_certificate(name)
     }
 
     /// The issuer as an operator typed it, in the form of RFC 4514: what

@@ -36,6 +36,13 @@ impl Authority {
         Self { issuer: Issuer::new(authority(name), key), chain: String::new() }
     }
 
+    /// One that only calls itself what [`Authority::of`] is called.
+    pub fn named_as(broker: &Broker) -> Self {
+        let pem = std::fs::read_to_string(broker.pki("ca.pem")).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&pem, KeyPair::generate().unwrap()).unwrap();
+        Self { issuer, chain: String::new() }
+    }
+
     /// One below this.
     pub fn intermediate(&self, name: &str) -> Self {
         let (params, key) = (authority(name), KeyPair::generate().unwrap());

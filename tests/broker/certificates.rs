@@ -174,10 +174,11 @@ fn a_new_revocation_list_takes_effect_by_itself_also_on_open_connections() {
     }
 
     put(&list, authority.revoked(&[7]));
-    broker.wait_for_log("the certificates were loaded");
     // A request in between is refused; a connection that was ended first is opened anew by the client, and refused as well.
-    let text = expect(&post_event(&mut busy, &record("2", 2)), 401);
-    assert!(text.contains("revoked"), "{text}");
+    let refused = wait_for("the refusal", || {
+        Some(post_event(&mut busy, &record("2", 2))).filter(|answer| answer.status == 401)
+    });
+    assert!(refused.text().contains("revoked"), "{}", refused.text());
     let (code, reason) = closed(&mut session);
     assert!(code == 1008 && reason.contains("revoked"), "{code} {reason}");
     wait_for_end_of(&mut idle);
@@ -291,6 +292,17 @@ fn broken_files_are_refused_with_the_reason_and_what_runs_stays() {
     put(&broker.pki("server.key"), fs::read(&next.key).unwrap());
     broker.wait_for_log("the certificates were loaded");
     assert_ne!(shown_certificate(&broker), before);
+    expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 202);
+}
+
+#[test]
+fn a_revocation_list_that_its_authority_did_not_sign_is_refused() {
+    let mut broker = Broker::prepare(&[WATCHFUL, WITH_LIST]);
+    let list = broker.dir().join("crl.pem");
+    fs::write(&list, Authority::of(&broker).revoked(&[])).unwrap();
+    broker.launch();
+    put(&list, Authority::named_as(&broker).revoked(&[7]));
+    broker.wait_for_log("is not signed by");
     expect(&post_event(&mut broker.connect("demo"), &record("1", 1)), 202);
 }
 

@@ -131,6 +131,9 @@ impl Head {
     /// Has the API asked with the new certificates, and gives those of the listener.
     fn take_certificates(&self, core: &Core, certificates: Certificates) -> ServerTls {
         let Certificates { tls, api } = certificates;
+        for (issuer, since) in tls.verifier.outdated_lists(UnixTime::now()) {
+            tracing::warn!(issuer, since, "a revocation list is out of date; it counts all the same");
+        }
         if let (Some(clients), Some(api)) = (&self.clients, api) {
             clients.use_api(api);
         }
