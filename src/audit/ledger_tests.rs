@@ -366,3 +366,19 @@ fn a_directory_that_cannot_be_made_is_an_error_and_works_later() {
     record(&mut ledger, &[2], NOW + DAY_MS).unwrap();
     assert_eq!(bench.breaks(), [""; 0]);
 }
+
+#[test]
+fn the_example_in_the_documentation_is_a_file_of_this_format() {
+    let document = include_str!("../../storage-format.md");
+    let (_, example) = document.split_once("```jsonl audit\n").expect("the example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let bench = Bench::new();
+    fs::create_dir(bench.terms().dir).unwrap();
+    fs::write(bench.path(2), example).unwrap();
+    let report = bench.verify();
+    assert_eq!(report.records, 1);
+    let missing: Vec<_> = report.breaks.iter().map(ToString::to_string).collect();
+    assert_eq!(missing.len(), 1, "only the file before is missing: {missing:?}");
+    fs::write(bench.path(2), example.replace("\"seq\":41", "\"seq\":42")).unwrap();
+    assert!(bench.verify().breaks.len() + bench.verify().notes.len() > 1);
+}
