@@ -21,6 +21,7 @@ pub struct Peer {
     chain: Vec<CertificateDer<'static>>,
     checked: RefCell<Checked>,
     let_in: Cell<bool>,
+    dismissed: Cell<bool>,
 }
 
 /// What was found out about the chain.
@@ -41,7 +42,7 @@ impl Peer {
         now: UnixTime,
     ) -> Self {
         let checked = RefCell::new(Checked::new(&chain, verifier, now));
-        Self { connection, address, chain, checked, let_in: Cell::new(false) }
+        Self { connection, address, chain, checked, let_in: Cell::new(false), dismissed: Cell::new(false) }
     }
 
     /// The registered, enabled client that is at the other end, or why none is.
@@ -70,6 +71,16 @@ impl Peer {
     /// Whether there was ever a client at the other end.
     pub fn was_let_in(&self) -> bool {
         self.let_in.get()
+    }
+
+    /// Says whether the connection is to end because its client may no longer be here; tells what was said before.
+    pub fn dismiss(&self, dismissed: bool) -> bool {
+        self.dismissed.replace(dismissed)
+    }
+
+    /// Whether the connection is to end with the next answer.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed.get()
     }
 
     /// Checks the chain if what was found before may not stand any more; tells whether it did. That takes some hundred

@@ -9,7 +9,7 @@ use crate::auth::Peer;
 use crate::rt;
 use crate::rt::deadline::{Deadline, Handle};
 use rustls::pki_types::UnixTime;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -28,14 +28,12 @@ pub struct Guests {
 pub struct Guest {
     peer: Rc<Peer>,
     deadline: Handle,
-    /// The client may not be here and the sessions have heard of it.
-    told: Cell<bool>,
 }
 
 impl Guests {
     /// Keeps an eye on a connection until the result is dropped.
     pub fn welcome(&self, peer: Rc<Peer>, deadline: &Deadline) -> Rc<Guest> {
-        let guest = Rc::new(Guest { peer, deadline: deadline.handle(), told: Cell::new(false) });
+        let guest = Rc::new(Guest { peer, deadline: deadline.handle() });
         self.open.borrow_mut().push(Rc::downgrade(&guest));
         guest
     }
@@ -59,19 +57,18 @@ impl Core {
         }
     }
 
-    /// Ends idle connections of clients that may no longer be here; tells whether sessions must look at their rights.
+    /// Ends idle connections of clients that may no longer be here, and has busy ones end with their next answer; tells whether sessions must look at their rights.
     async fn look_at_guests(&self) -> bool {
         let mut lost = false;
         for (number, guest) in self.guests.present().into_iter().enumerate() {
             let live = self.live();
             let checked = guest.peer.check_again(&live.tls.verifier, UnixTime::now());
             if guest.peer.was_let_in() {
-                match live.client_of(&guest.peer) {
-                    Ok(_) => guest.told.set(false),
-                    Err(_) => {
-                        guest.deadline.end_if_idle();
-                        lost |= !guest.told.replace(true);
-                    }
+                let may_stay = live.client_of(&guest.peer).is_ok();
+                let known = guest.peer.dismiss(!may_stay);
+                if !may_stay {
+                    guest.deadline.end_if_idle();
+                    lost |= !known;
                 }
             }
             drop(live);

@@ -247,7 +247,7 @@ impl Http1 {
     async fn respond(&mut self, exchange: Exchange, mut response: Response) -> io::Result<Next> {
         let switches = response.status == Status::SWITCHING_PROTOCOLS;
         // The client must not send another request that nobody will read.
-        response.close |= self.core.is_stopping() && !switches;
+        response.close |= (self.core.is_stopping() || self.peer.is_dismissed()) && !switches;
         let numbers = &self.core.metrics.numbers;
         numbers.requests.add(1);
         numbers.requests_failed.add(u64::from(response.status.0 >= 400));

@@ -172,6 +172,7 @@ fn a_new_revocation_list_takes_effect_by_itself_also_on_open_connections() {
     for connection in [&mut idle, &mut busy, &mut other] {
         expect(&post_event(connection, &record("1", 1)), 202);
     }
+    let first = busy.stream().unwrap().local_addr().unwrap();
 
     put(&list, authority.revoked(&[7]));
     // A request in between is refused; a connection that was ended first is opened anew by the client, and refused as well.
@@ -179,6 +180,12 @@ fn a_new_revocation_list_takes_effect_by_itself_also_on_open_connections() {
         Some(post_event(&mut busy, &record("2", 2))).filter(|answer| answer.status == 401)
     });
     assert!(refused.text().contains("revoked"), "{}", refused.text());
+    // However busy, it does not keep the connection.
+    wait_for("the end of a busy connection", || {
+        post_event(&mut busy, &record("2", 2));
+        let ended = !busy.is_open() || busy.stream().unwrap().local_addr().unwrap() != first;
+        ended.then_some(())
+    });
     let (code, reason) = closed(&mut session);
     assert!(code == 1008 && reason.contains("revoked"), "{code} {reason}");
     wait_for_end_of(&mut idle);

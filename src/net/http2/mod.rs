@@ -167,7 +167,7 @@ impl Shared {
 
     /// Whether the client should make its next requests elsewhere.
     fn is_leaving(&self) -> bool {
-        self.core.is_stopping() || self.leaving.get()
+        self.core.is_stopping() || self.leaving.get() || self.peer.is_dismissed()
     }
 
     /// Counts a task, or one that serves a WebSocket, until the result is dropped.
