@@ -64,10 +64,13 @@ impl Quota {
     }
 }
 
+/// The HTTP/2 library warns of what clients do wrong, as often as they like, and tells of every frame at level `debug`.
+const QUIET: &str = "h2=error";
+
 /// Starts logging for the process. `level` is a filter such as `info` or `nistru=debug,info`.
 pub fn start(level: &str, format: Format) -> Result<(), String> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(level).map_err(|e| format!("log level {level:?}: {e}"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{QUIET},{level}"))
+        .map_err(|e| format!("log level {level:?}: {e}"))?;
     let (lines, received) = sync_channel(WAITING_LINES_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let queue = Queue { lines, dropped: dropped.clone() };

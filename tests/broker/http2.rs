@@ -292,6 +292,82 @@ fn a_web_socket_that_is_not_asked_for_well_is_refused_with_the_reason() {
     assert_eq!(stranger.receive(answer).status, 401);
 }
 
+/// Settings with which streams that are not read leave room to others.
+fn roomy() -> h2::client::Builder {
+    let mut settings = h2::client::Builder::new();
+    settings.initial_connection_window_size(16 << 20);
+    settings
+}
+
+#[test]
+fn documents_larger_than_the_window_of_their_stream_arrive_whole() {
+    let broker = Broker::start();
+    let mut client = Http2::with(&broker, "demo", &roomy());
+    let mut paths: Vec<_> =
+        ["/openapi.yaml", "/swagger/swagger-ui-bundle.js"].iter().cycle().take(10).collect();
+    paths.sort();
+    let answers: Vec<_> = paths.iter().map(|path| client.send(client.ask("GET", path), None)).collect();
+    for (path, answer) in paths.iter().zip(answers) {
+        let answer = client.receive(answer);
+        assert_eq!(answer.status, 200, "{path}");
+        let expected = broker.connect("demo").get(path, &[]).unwrap();
+        assert!(answer.body == expected.body && answer.body.len() > 16 << 10, "{path}");
+        assert_eq!(answer.header("content-type"), expected.header("content-type"));
+        assert_eq!(answer.header("content-security-policy"), expected.header("content-security-policy"));
+    }
+}
+
+#[test]
+fn test_and_dead_events_go_over_streams_too() {
+    let broker = Broker::start();
+    let mut client = Http2::open(&broker, "demo");
+    let mut consumer = client.consume("g&dead=true");
+    let raw = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "tried"),
+        ("ce-source", "urn:demo"),
+        ("ce-type", "Demo.Load.Blob.Created"),
+        ("content-type", "text/plain"),
+    ];
+    let request = raw.iter().fold(client.ask("POST", "/ce/tools/consumer/test"), |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    let answer = client.send(request, Some(b"hello".to_vec()));
+    assert_eq!(client.receive(answer).status, 202);
+    let tried = consumer.next_event(&mut client);
+    assert_eq!((&tried["id"], &tried["data"]), (&"tried".into(), &"hello".into()));
+    consumer.say(&format!("dead:{tried}"));
+    assert_eq!(consumer.next_event(&mut client)["id"], "tried", "as a dead event");
+}
+
+#[test]
+fn a_client_with_too_many_connections_hears_so_and_loses_the_last() {
+    let mut broker = Broker::prepare(&[]);
+    let file = broker.registry("clients/demo.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\n[limits]\nconnections_max = 1\n")).unwrap();
+    broker.launch();
+    let mut first = Http2::open(&broker, "demo");
+    assert_eq!(first.post_event(&record("1", 1)).status, 202);
+    let mut second = Http2::open(&broker, "demo");
+    let answer = second.post_event(&record("2", 2));
+    assert!(answer.status == 429 && answer.header("retry-after").is_some(), "{answer:?}");
+    second.wait_for_goodbye();
+    assert_eq!(first.post_event(&record("2", 2)).status, 202);
+}
+
+#[test]
+fn a_disabled_client_loses_sessions_and_connections() {
+    let broker = Broker::start();
+    let mut client = Http2::open(&broker, "demo");
+    assert_eq!(client.post_event(&record("1", 1)).status, 202);
+    let mut consumer = client.consume("g");
+    broker.reload_with("clients/demo.toml", |text| format!("enabled = false\n{text}"));
+    let (code, reason) = consumer.closed(&mut client);
+    assert!(code == 1008 && reason.contains("disabled"), "{code} {reason}");
+    client.wait_for_goodbye();
+}
+
 #[test]
 fn a_stopping_broker_finishes_requests_closes_sessions_and_says_goodbye() {
     let broker = &mut Broker::start();
@@ -308,20 +384,15 @@ fn a_stopping_broker_finishes_requests_closes_sessions_and_says_goodbye() {
     assert_eq!(consumer.next(&mut client), None, "the stream ends");
     body.send_data(Bytes::from(event[20..].to_owned()), true).unwrap();
     assert_eq!(client.receive(answer).status, 202);
-    client.drive(|client, _| if client.end.is_some() { Poll::Ready(()) } else { Poll::Pending });
-    assert!(client.end.as_ref().unwrap().is_ok(), "{:?}", client.end);
-    idle.drive(|idle, _| if idle.end.is_some() { Poll::Ready(()) } else { Poll::Pending });
-    assert!(idle.end.as_ref().unwrap().is_ok(), "{:?}", idle.end);
+    client.wait_for_goodbye();
+    idle.wait_for_goodbye();
     assert!(broker.wait_for_end().success());
 }
 
 #[test]
 fn a_consumer_that_does_not_open_its_window_costs_no_memory_and_disturbs_nobody() {
     let broker = Broker::start();
-    let mut settings = h2::client::Builder::new();
-    // What all streams together may hold is the client's affair; here it is more than the stalled ones do.
-    settings.initial_connection_window_size(16 << 20);
-    let mut client = Http2::with(&broker, "demo", &settings);
+    let mut client = Http2::with(&broker, "demo", &roomy());
     let mut stalled: Vec<_> = (0..20).map(|n| client.consume(&format!("stalled-{n}"))).collect();
     let mut quick = client.consume("quick");
     let note = "x".repeat(1000);

@@ -171,6 +171,12 @@ impl Http2 {
         self.drive(|http2, _| if http2.end.is_some() { Poll::Ready(()) } else { Poll::Pending });
     }
 
+    /// The same; the broker says goodbye before.
+    pub fn wait_for_goodbye(&mut self) {
+        self.wait_for_end();
+        assert!(matches!(self.end, Some(Ok(()))), "{:?}", self.end);
+    }
+
     /// Moves the connection until `future` is ready.
     pub fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);

@@ -184,6 +184,7 @@ fn floods_of_frames_end_their_own_connection_and_nobody_elses() {
     assert_eq!(flood(&broker, "CONTINUATION", endless_head), ENHANCE_YOUR_CALM);
     let too_many = |n: u32| frame(HEADERS, END_HEADERS, 2 * n + 1, &fields("POST"));
     assert_eq!(flood(&broker, "streams", too_many), ENHANCE_YOUR_CALM);
+    assert!(!broker.log().contains("\"h2::"), "floods do not fill the log");
     wait_for("all connections to be gone", || (broker.metric("connections_open") == 0.0).then_some(()));
 }
 

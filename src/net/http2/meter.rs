@@ -140,6 +140,8 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     const PING: u8 = 6;
     const PREFACE: [u8; PREFACE_BYTES] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -167,6 +169,17 @@ mod tests {
             assert_eq!((taken, frames), (bytes.len(), 3), "pieces of {piece}");
             assert!(!meter.is_within_frame());
             assert_eq!(meter.left, BURST - 2, "only DATA is free");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_stop_the_count(bytes in vec(any::<u8>(), 0..400), piece in 1..50_usize) {
+            let mut meter = Meter::new(0);
+            for part in bytes.chunks(piece) {
+                prop_assert_eq!(meter.receive(part, usize::MAX, 0).0, part.len());
+                meter.send(part);
+            }
         }
     }
 

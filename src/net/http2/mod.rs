@@ -200,18 +200,8 @@ impl Driver {
     /// One turn, or what is left of it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
         while self.shared.ended.poll(cx).is_ready() {}
-        if self.shared.is_leaving() && !self.is_busy() {
-            self.go_away();
-        }
-        if self.advance(cx).is_ready() {
+        if self.advance(cx).is_ready() || self.part() && self.advance(cx).is_ready() {
             return Poll::Ready(Pause::End);
-        }
-        if let Some(reason) = self.last_word() {
-            self.ending = true;
-            self.h2.abrupt_shutdown(reason);
-            if self.advance(cx).is_ready() {
-                return Poll::Ready(Pause::End);
-            }
         }
         let mut wire = self.wire.borrow_mut();
         match wire.poll_flush(cx) {
@@ -253,6 +243,20 @@ impl Driver {
             exchange::serve(shared, request, respond).await;
             drop(counted);
         });
+    }
+
+    /// Tells the client that the connection ends, at once or after what is under way, if that is to be told now.
+    fn part(&mut self) -> bool {
+        if let Some(reason) = self.last_word() {
+            self.ending = true;
+            self.h2.abrupt_shutdown(reason);
+            return true;
+        }
+        let leaves = self.shared.is_leaving() && !self.going_away && !self.is_busy();
+        if leaves {
+            self.go_away();
+        }
+        leaves
     }
 
     /// Tells the client to send no more requests. Not before its last one has its answer, or it sends another: some clients give
