@@ -215,8 +215,8 @@ fn http2_connections_and_their_sessions_end_as_well() {
     broker.reload_with("clients/demo.toml", |text| "enabled = false\n".to_owned() + &text);
     let (code, reason) = session.closed(&mut consuming);
     assert!(code == 1008 && reason.contains("disabled"), "{code} {reason}");
-    idle.wait_for_end();
-    consuming.wait_for_end();
+    idle.wait_for_goodbye();
+    consuming.wait_for_goodbye();
 }
 
 #[test]

@@ -357,18 +357,6 @@ fn a_client_with_too_many_connections_hears_so_and_loses_the_last() {
 }
 
 #[test]
-fn a_disabled_client_loses_sessions_and_connections() {
-    let broker = Broker::start();
-    let mut client = Http2::open(&broker, "demo");
-    assert_eq!(client.post_event(&record("1", 1)).status, 202);
-    let mut consumer = client.consume("g");
-    broker.reload_with("clients/demo.toml", |text| format!("enabled = false\n{text}"));
-    let (code, reason) = consumer.closed(&mut client);
-    assert!(code == 1008 && reason.contains("disabled"), "{code} {reason}");
-    client.wait_for_goodbye();
-}
-
-#[test]
 fn a_stopping_broker_finishes_requests_closes_sessions_and_says_goodbye() {
     let broker = &mut Broker::start();
     let mut client = Http2::open(broker, "demo");
