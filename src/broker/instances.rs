@@ -8,6 +8,8 @@ use super::refusal::Refusal;
 use super::{Core, Slice};
 use crate::id::{ClientId, CoreId};
 use crate::ingress::report::Report;
+use crate::rt;
+use crate::rt::deadline::Handle;
 use crate::rt::notify::Notify;
 use futures_channel::oneshot;
 use std::cell::{Cell, RefCell};
@@ -16,9 +18,14 @@ use std::fmt;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Answers of one connection that are remembered. More would only keep what they hold in memory.
 const RECEIPTS_MAX: usize = 16;
+
+/// Time between two looks at whether an answer was acknowledged: at first, and at last.
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+const LOOK_LAST: Duration = Duration::from_millis(250);
 
 /// Names an instance while the process lives. Nobody can guess it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -54,7 +61,7 @@ pub enum What {
     Delete,
     /// Nobody waits for the answer of this ticket any more. Has no answer, like all that follow.
     Withdraw,
-    /// An answer of this number was sent.
+    /// An answer of this number was sent, and the client's machine says that it has it.
     Sent(u64),
     /// It has certainly arrived.
     Arrived(u64),
@@ -282,9 +289,20 @@ impl Receipt {
         Self { core: core.clone(), instance, client, answer, arrived: false }
     }
 
-    /// All of the answer was handed to the network.
-    pub fn sent(&self) {
-        self.core.inform(self.instance, self.client, Ticket(0), What::Sent(self.answer));
+    /// Says that the answer was sent once the other end of `connection` has acknowledged it. A machine that fell off the network
+    /// never does, and its client must not confirm by reading on what it has never seen.
+    fn watch(&self, connection: Handle) {
+        let (core, instance, client, answer) = (self.core.clone(), self.instance, self.client, self.answer);
+        rt::spawn(async move {
+            let mut pause = LOOK_FIRST;
+            while let Some(1..) = connection.unacknowledged() {
+                rt::sleep(pause).await;
+                pause = (pause * 2).min(LOOK_LAST);
+            }
+            if connection.unacknowledged().is_some() {
+                core.inform(instance, client, Ticket(0), What::Sent(answer));
+            }
+        });
     }
 
     /// The client went on after the answer, so it has it.
@@ -295,9 +313,9 @@ impl Receipt {
 }
 
 impl Receipts {
-    /// Keeps the receipt of an answer that was just sent.
-    pub fn keep(&mut self, receipt: Receipt) {
-        receipt.sent();
+    /// Keeps the receipt of an answer that was just sent on `connection`.
+    pub fn keep(&mut self, receipt: Receipt, connection: Handle) {
+        receipt.watch(connection);
         self.0.push_back(receipt);
         if self.0.len() > RECEIPTS_MAX
             && let Some(oldest) = self.0.pop_front()

@@ -85,6 +85,11 @@ impl<E: Clone> Readings<E> {
         self.last_answer
     }
 
+    /// The last answer that was handed out and of which nothing is known yet.
+    pub fn under_way(&self) -> Option<u64> {
+        self.answers.iter().rev().find(|answer| answer.fate == Fate::UnderWay).map(|answer| answer.number)
+    }
+
     /// An answer was sent.
     pub fn sent(&mut self, number: u64) {
         let under_way = |answer: &&mut Answer<E>| answer.number == number && answer.fate == Fate::UnderWay;
@@ -192,8 +197,9 @@ mod tests {
     fn what_was_read_is_what_was_sent() {
         let mut readings = Sample::default();
         let first = readings.hand_out(&[(1, "a"), (2, "b")]);
-        assert_eq!(readings.consume_read(), Consumed::default());
+        assert_eq!((readings.consume_read(), readings.under_way()), (Consumed::default(), Some(first)));
         readings.sent(first);
+        assert_eq!(readings.under_way(), None);
         assert_eq!(readings.consume_read(), upto(2));
         assert_eq!(readings.consume_read(), Consumed::default());
         readings.failed(first);

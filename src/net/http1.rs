@@ -240,7 +240,9 @@ impl Http1 {
         });
         let (response, receipt) = async { Ok(api::answer_read(&core, &peer, read).await) }.or(gone).await?;
         let next = self.respond(exchange, response).await?;
-        receipt.into_iter().for_each(|receipt| self.receipts.keep(receipt));
+        if let Some(receipt) = receipt {
+            self.receipts.keep(receipt, self.connection.deadline().handle());
+        }
         Ok(next)
     }
 

@@ -2,6 +2,7 @@
 //! socket of its own has an [`Alarm`] instead, which wakes the task that waits for it.
 
 use super::notify::Notify;
+use super::socket::unacknowledged;
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
@@ -40,6 +41,7 @@ pub struct Deadline {
 }
 
 /// Ends the connection of a deadline from elsewhere on the core. Without effect once the deadline is dropped.
+#[derive(Clone)]
 pub struct Handle {
     entry: Weak<Entry>,
 }
@@ -103,6 +105,14 @@ impl Entry {
 }
 
 impl Handle {
+    /// Bytes sent on the connection that the peer's kernel has not acknowledged; `None` once nobody can tell any more.
+    pub fn unacknowledged(&self) -> Option<usize> {
+        match self.entry.upgrade()?.ends {
+            Ends::Socket(socket) => unacknowledged(socket).ok(),
+            Ends::Wait(_) => None,
+        }
+    }
+
     /// Ends the connection if it is idle now.
     pub fn end_if_idle(&self) {
         if let Some(entry) = self.entry.upgrade().filter(|entry| entry.idle.get()) {

@@ -84,12 +84,17 @@ impl Stream {
 impl Stream {
     /// Bytes handed to the kernel that the peer's kernel has not acknowledged.
     pub fn unacknowledged(&self) -> io::Result<usize> {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: the descriptor is an open socket of this stream, and the call writes one int.
-        match unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
-            0 => Ok(usize::try_from(bytes).unwrap_or(0)),
-            _ => Err(io::Error::last_os_error()),
-        }
+        unacknowledged(self.as_raw_fd())
+    }
+}
+
+/// See [`Stream::unacknowledged`]; of a descriptor that is no socket any more it is an error.
+pub(super) fn unacknowledged(socket: RawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int, and fails on anything that has no send queue.
+    match unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

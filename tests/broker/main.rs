@@ -14,6 +14,7 @@ mod hostile;
 mod http2;
 mod http2_client;
 mod http2_hostile;
+mod http2_polling;
 mod limits;
 mod mlog;
 mod mpass;

@@ -380,6 +380,36 @@ fn an_answer_that_breaks_off_comes_again_and_reading_on_does_not_confirm_it() {
 }
 
 #[test]
+fn what_has_not_reached_the_clients_machine_is_not_confirmed_by_reading_on() {
+    let broker = Broker::with(&[
+        ("polling", "timeout", "\"1s\""),
+        ("server", "event_bytes_max", "\"1 MiB\""),
+        ("storage", "segment_bytes", "\"8 MiB\""),
+    ]);
+    let (mut producer, mut consumer) = connections(&broker);
+    let instance = Instance::open(&mut consumer, "?group=g");
+    // An event larger than what the client's kernel takes as long as nobody reads it.
+    let large = record("large", 1)
+        .replace("Record", "Blob")
+        .replace("\"number\"", &format!("\"text\":\"{}\",\"number\"", "x".repeat(900_000)));
+    expect(&post_event(&mut producer, &large), 202);
+    let mut stream = instance.unread_poll(&broker, "event");
+    wait_for("the answer", || (broker.metric("events_delivered_total") == 1.0).then_some(()));
+    nothing(&instance.confirm(&mut consumer, ""));
+    expect(&post_event(&mut producer, &record("small", 1)), 202);
+    assert_eq!(instance.event(&mut consumer, "?confirm=true"), ("small".into(), "2".into()));
+    assert_eq!(broker.metric("events_confirmed_total"), 0.0);
+    let mut received = 0;
+    while received < large.len() {
+        received += stream.read(&mut [0; 65_536]).unwrap();
+    }
+    wait_for("the confirms", || {
+        nothing(&instance.confirm(&mut consumer, ""));
+        (broker.metric("events_confirmed_total") == 2.0).then_some(())
+    });
+}
+
+#[test]
 fn an_instance_is_unknown_to_other_clients_groups_and_bridges() {
     let broker = Broker::start();
     let mut demo = broker.connect("demo");

@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 
 /// Largest body of an answer with several events.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How long a client waits at most until it is known whether the answer before has reached it.
+const SETTLE_WITHIN_MS: u64 = 300;
 /// Rounds of work before other tasks of the core get their turn.
 const ROUNDS_MAX: usize = 16;
 
@@ -26,6 +28,10 @@ pub(super) struct Instance {
     /// What the instance takes up of its client's.
     _places: [Place; 2],
     readings: Readings<Slice>,
+    /// A question that confirms what was read, while it is not yet known what of that has arrived.
+    unsettled: Option<Unsettled>,
+    /// Answers up to this one were waited for long enough.
+    waited_for: u64,
     /// The poll that waits for events. There is never more than one.
     waiting: Option<Waiting>,
     /// Reports of dead events, of which the first is under way.
@@ -40,6 +46,11 @@ struct Waiting {
     reading: Reading,
     until_ms: u64,
     _counted: Counted,
+}
+
+struct Unsettled {
+    asked: Asked,
+    until_ms: u64,
 }
 
 /// A poll that counts as waiting.
@@ -85,6 +96,8 @@ impl Instance {
             listed,
             _places: places,
             readings: Readings::default(),
+            unsettled: None,
+            waited_for: 0,
             waiting: None,
             reports: VecDeque::new(),
             heard_ms: core.uptime_ms(),
@@ -110,7 +123,7 @@ impl Instance {
             let asked = self.take_questions();
             let noticed = self.take_news();
             self.feed.pass_on_effects();
-            let served = self.serve();
+            let served = self.settle() | self.serve();
             if let Some(end) = self.end.take() {
                 return Poll::Ready(Pause::End(end));
             }
@@ -124,7 +137,9 @@ impl Instance {
     }
 
     fn wake_at(&self) -> u64 {
-        self.waiting.as_ref().map_or_else(|| self.forgotten_at(), |waiting| waiting.until_ms)
+        let settled_ms = self.unsettled.as_ref().map_or(u64::MAX, |unsettled| unsettled.until_ms);
+        let served_ms = self.waiting.as_ref().map_or_else(|| self.forgotten_at(), |waiting| waiting.until_ms);
+        settled_ms.min(served_ms)
     }
 
     fn forgotten_at(&self) -> u64 {
@@ -153,10 +168,17 @@ impl Instance {
             _ => self.heard_ms = self.core.uptime_ms(),
         }
         match asked.what {
-            What::Read { reading, confirm } => self.wait(asked, reading, confirm),
-            What::Confirm { upto: None } => {
-                self.consume_read();
-                self.core.tell_asker(&asked, Told::Done);
+            What::Read { reading, confirm: false } => {
+                self.settle_now();
+                self.wait(asked, reading);
+            }
+            What::Read { confirm: true, .. } | What::Confirm { upto: None } => {
+                self.settle_now();
+                if let What::Read { .. } = asked.what {
+                    self.answer_nothing();
+                }
+                let until_ms = self.heard_ms + SETTLE_WITHIN_MS;
+                self.unsettled = Some(Unsettled { asked, until_ms });
             }
             What::Confirm { upto: Some(offset) } => {
                 let told = self.consume(offset);
@@ -172,17 +194,48 @@ impl Instance {
                     (waiting.asked.from, waiting.asked.ticket) == (asked.from, asked.ticket)
                 };
                 self.waiting.take_if(is_it);
+                let is_unsettled = |unsettled: &mut Unsettled| {
+                    (unsettled.asked.from, unsettled.asked.ticket) == (asked.from, asked.ticket)
+                };
+                self.unsettled.take_if(is_unsettled);
             }
             What::Sent(_) | What::Arrived(_) | What::Failed(_) => {}
         }
     }
 
-    /// Lets a poll wait. One that waited before hears that there is nothing: the client has moved on.
-    fn wait(&mut self, asked: Asked, reading: Reading, confirm: bool) {
-        if confirm {
-            self.consume_read();
+    /// Confirms what was read for whoever asked that, once it is known what has arrived or that was waited for long enough. The
+    /// client may have read the last answer on one connection and confirm it on another, before the first is known to have
+    /// brought it.
+    fn settle(&mut self) -> bool {
+        let is_due = |unsettled: &mut Unsettled| {
+            let under_way = self.readings.under_way();
+            under_way.is_none_or(|answer| answer <= self.waited_for)
+                || unsettled.until_ms <= self.core.uptime_ms()
+        };
+        let Some(Unsettled { asked, .. }) = self.unsettled.take_if(is_due) else { return false };
+        self.waited_for = self.readings.under_way().unwrap_or(0).max(self.waited_for);
+        self.confirm_for(asked);
+        true
+    }
+
+    /// The client has moved on.
+    fn settle_now(&mut self) {
+        if let Some(Unsettled { asked, .. }) = self.unsettled.take() {
+            self.confirm_for(asked);
         }
-        let until_ms = self.heard_ms + self.core.config.polling.timeout.as_millis() as u64;
+    }
+
+    fn confirm_for(&mut self, asked: Asked) {
+        self.consume_read();
+        match asked.what {
+            What::Read { reading, .. } => self.wait(asked, reading),
+            _ => self.core.tell_asker(&asked, Told::Done),
+        }
+    }
+
+    /// Lets a poll wait. One that waited before hears that there is nothing: the client has moved on.
+    fn wait(&mut self, asked: Asked, reading: Reading) {
+        let until_ms = self.core.uptime_ms() + self.core.config.polling.timeout.as_millis() as u64;
         let waiting = Waiting { asked, reading, until_ms, _counted: Counted::new(self.core.clone()) };
         if let Some(before) = self.waiting.replace(waiting) {
             self.core.tell_asker(&before.asked, Told::Nothing);
@@ -249,7 +302,11 @@ impl Instance {
         if self.waiting.as_ref().is_some_and(|waiting| waiting.until_ms <= now_ms) && !self.serve() {
             self.answer_nothing();
         }
-        if self.waiting.is_none() && self.reports.is_empty() && self.forgotten_at() <= now_ms {
+        if self.waiting.is_none()
+            && self.unsettled.is_none()
+            && self.reports.is_empty()
+            && self.forgotten_at() <= now_ms
+        {
             self.end = Some(End::Forgotten);
         }
     }
@@ -297,10 +354,11 @@ impl Instance {
     }
 
     async fn finish(self, end: End) {
-        let Self { core, feed, listed, _places, waiting, reports, .. } = self;
+        let Self { core, feed, listed, _places, unsettled, waiting, reports, .. } = self;
         // The group gets the partitions at once.
         drop((feed, _places));
-        let asked = waiting.map(|waiting| waiting.asked).into_iter().chain(reports);
+        let polls = waiting.map(|waiting| waiting.asked).into_iter();
+        let asked = polls.chain(unsettled.map(|unsettled| unsettled.asked)).chain(reports);
         match end {
             End::Deleted(by) => {
                 asked.for_each(|asked| core.tell_asker(&asked, Told::NotFound));

@@ -6,6 +6,7 @@ use crate::api::{self, Outcome, Upgrade, Verdict, WaitingRead};
 use crate::http::h1::Error;
 use crate::http::h2::{Head, encode, encode_opening};
 use crate::http::{Method, Problem, Request, Response, Status};
+use crate::rt;
 use crate::rt::deadline::Alarm;
 use bytes::Bytes;
 use futures_lite::FutureExt;
@@ -166,8 +167,12 @@ impl Exchange {
         let answer = async { Some(api::answer_read(&shared.core, &shared.peer, read).await) };
         let gone = poll_fn(|cx| self.respond.poll_reset(cx).map(|_| None));
         let Some((response, receipt)) = answer.or(gone).await else { return };
-        if self.respond(response).await {
-            receipt.into_iter().for_each(|receipt| shared.receipts.borrow_mut().keep(receipt));
+        if self.respond(response).await
+            && let Some(receipt) = receipt
+        {
+            // The task of the connection sends what this one has handed over.
+            rt::breathe().await;
+            shared.receipts.borrow_mut().keep(receipt, shared.connection.clone());
         }
     }
 

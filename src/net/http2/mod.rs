@@ -16,6 +16,7 @@ use crate::broker::budget::Budget;
 use crate::broker::instances::Receipts;
 use crate::http::h1::HEADERS_MAX;
 use crate::rt;
+use crate::rt::deadline::Handle;
 use crate::rt::notify::Notify;
 use crate::ws::Transport;
 use ::http::Request;
@@ -61,6 +62,7 @@ struct Shared {
     web_sockets: Cell<usize>,
     /// A task has ended.
     ended: Notify,
+    connection: Handle,
     /// Of answers of which it is not certain that they have arrived.
     receipts: RefCell<Receipts>,
     /// An answer says that the client should not send more requests.
@@ -112,8 +114,9 @@ enum Pause {
 /// Serves the streams of the connection until it ends.
 pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
     connection.limit(core.config.server.handshake_timeout);
+    let handle = connection.deadline().handle();
     let wire = Rc::new(RefCell::new(Wire::new(core.clone(), connection)));
-    let shared = Rc::new(Shared::new(core, peer));
+    let shared = Rc::new(Shared::new(core, peer, handle));
     if let Some(h2) = shake_hands(&shared.core, &wire).await {
         Driver::new(shared.clone(), wire.clone(), h2).run().await;
     }
@@ -157,12 +160,12 @@ async fn shake_hands(core: &Core, wire: &Rc<RefCell<Wire>>) -> Option<server::Co
 }
 
 impl Shared {
-    fn new(core: Rc<Core>, peer: Rc<Peer>) -> Self {
+    fn new(core: Rc<Core>, peer: Rc<Peer>, connection: Handle) -> Self {
         let budget = Budget::new(REQUEST_BYTES_MAX.max(core.config.server.request_bytes_max));
         let (tasks, web_sockets) = (Cell::new(0), Cell::new(0));
         let (ended, leaving) = (Notify::default(), Cell::new(false));
         let receipts = RefCell::default();
-        Self { core, peer, budget, tasks, web_sockets, ended, receipts, leaving }
+        Self { core, peer, budget, tasks, web_sockets, ended, connection, receipts, leaving }
     }
 
     /// Whether the client should make its next requests elsewhere.
