@@ -155,6 +155,14 @@ impl Registry {
         self.clients.get(self.client_by_certificate.get(certificate)?)
     }
 
+    /// Types that the client has rights to and that there are not.
+    pub fn unknown_types<'c>(&self, client: &'c Client) -> Vec<&'c str> {
+        let produced = client.producer.iter().flat_map(|producer| &producer.types);
+        let consumed = client.consumer.iter().flat_map(|consumer| &consumer.types);
+        let unknown = produced.chain(consumed).filter(|name| !self.type_by_name.contains_key(*name));
+        unknown.map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Numbers of the types that `consumer` may receive.
     pub fn type_ids(&self, consumer: &Consumer) -> BTreeSet<TypeId> {
         consumer.types.iter().filter_map(|name| Some(self.type_by_name.get(name)?.id)).collect()

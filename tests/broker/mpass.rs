@@ -245,7 +245,7 @@ fn an_api_with_a_certificate_of_nobody_is_not_believed() {
     api.register(&broker, DEMO, "demo", &settings());
     broker.launch();
     assert_unsaid(&post(&broker, "demo"), "cannot be reached");
-    assert!(broker.log().contains("no TLS connection with the service"), "{}", broker.log());
+    broker.wait_for_log("no TLS connection with the service");
     assert_eq!(api.requests("CertificateSerialNumber"), 0);
 }
 
@@ -333,6 +333,18 @@ fn an_answer_that_cannot_be_used_changes_nothing_for_a_known_client() {
 }
 
 #[test]
+fn rights_to_types_that_nobody_defines_are_of_no_effect_and_told() {
+    let (broker, api) = start(&[]);
+    let mut settings = settings();
+    settings["consumer"]["types"] = json!([TYPES[0], "Nobody.Defines.This.Type"]);
+    api.register(&broker, ASP, "asp", &settings);
+    let mut session = broker.consume("asp", "g");
+    broker.wait_for_log("Nobody.Defines.This.Type");
+    expect(&post(&broker, "demo"), 202);
+    assert_eq!(next_ids(&mut session, 1), ["1"]);
+}
+
+#[test]
 fn the_issuer_of_a_certificate_must_be_the_registered_one() {
     let (broker, api) = start(&[]);
     let serial = serial_of(&fs::read_to_string(broker.pki("asp.pem")).unwrap());
@@ -357,7 +369,7 @@ fn known_clients_outlive_a_restart_while_the_api_is_down() {
     broker.kill();
     fs::write(&file, "nonsense\n").unwrap();
     broker.launch();
-    assert!(broker.log().contains("the file of known clients is damaged"), "{}", broker.log());
+    broker.wait_for_log("the file of known clients is damaged");
     assert_unsaid(&post(&broker, "demo"), "cannot be reached");
 }
 

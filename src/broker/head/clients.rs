@@ -9,7 +9,7 @@ use crate::config::Mpass;
 use crate::id::CoreId;
 use crate::metrics;
 use crate::outgoing::Client as Api;
-use crate::registry::model::CertificateKey;
+use crate::registry::model::{CertificateKey, Client, Registry};
 use crate::registry::mpass::{self, Asked, Bounds, Directory, Question, Remembered, Reply, Rules, Verdict};
 use crate::rt;
 use crate::rt::blocking::Pool;
@@ -99,7 +99,7 @@ impl Clients {
     }
 
     /// All clients that are known.
-    pub fn known(&self) -> Vec<Arc<crate::registry::model::Client>> {
+    pub fn known(&self) -> Vec<Arc<Client>> {
         self.directory.borrow().clients()
     }
 
@@ -140,14 +140,13 @@ impl Clients {
     }
 
     /// Gives the directory the replies that have come; tells those that waited for them, and those that waited for too long.
-    fn take_replies(&self, core: &Core) -> Vec<(Waiter, Verdict)> {
+    fn take_replies(&self, core: &Core, registry: Option<&Registry>) -> Vec<(Waiter, Verdict)> {
         let mut directory = self.directory.borrow_mut();
         let now_ms = core.now_ms();
         let mut told = directory.give_up(now_ms);
         for (question, reply) in self.replies.take() {
-            if let Reply::Found(_) = reply {
-                self.repeated.set(true);
-            }
+            self.repeated.set(self.repeated.get() | matches!(reply, Reply::Found(_)));
+            tell_operators(&directory, &question, &reply, registry);
             told.extend(directory.answered(question, reply, now_ms));
         }
         let (clients, absent, oldest) = directory.figures(now_ms);
@@ -222,6 +221,29 @@ impl Health {
     }
 }
 
+/// What is new about a client, and what in it is of no effect.
+fn tell_operators(
+    directory: &Directory<Waiter>,
+    question: &Question,
+    reply: &Reply,
+    registry: Option<&Registry>,
+) {
+    match (question, reply) {
+        (_, Reply::Found(found)) if !directory.knows(found) => {
+            let Client { id, name, enabled, .. } = &*found.client;
+            tracing::info!(client = %id, name, enabled, "a client is new or has changed");
+            let unknown = registry.map(|registry| registry.unknown_types(&found.client)).unwrap_or_default();
+            if !unknown.is_empty() {
+                tracing::warn!(client = %id, types = unknown.join(", "), "a client has rights to event types that nobody defines");
+            }
+        }
+        (Question::Client(id), Reply::NotFound) => {
+            tracing::info!(client = %id, "a client is gone from the client registry");
+        }
+        _ => {}
+    }
+}
+
 fn tell(core: &Core, told: Vec<(Waiter, Verdict)>) {
     for (Waiter { core: to, ticket }, verdict) in told {
         core.post(to, Message::LookedUp { ticket, verdict });
@@ -259,7 +281,8 @@ impl Head {
 
 async fn run(head: Rc<Head>, core: Rc<Core>, clients: Rc<Clients>) {
     loop {
-        let told = clients.take_replies(&core);
+        let registry = head.registry.borrow().clone();
+        let told = clients.take_replies(&core, registry.as_deref());
         let changed = clients.directory.borrow_mut().take_changed();
         if changed {
             clients.changed.set(true);

@@ -295,6 +295,11 @@ impl<W> Directory<W> {
         std::mem::take(&mut self.changed)
     }
 
+    /// Whether nothing about the client is new.
+    pub fn knows(&self, found: &Found) -> bool {
+        self.clients.get(&found.client.id).is_some_and(|entry| entry.found.answer == found.answer)
+    }
+
     /// All clients, those of the oldest answers first: of two that claim a certificate, the later is right.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         let mut entries: Vec<_> = self.clients.values().collect();

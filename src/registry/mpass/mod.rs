@@ -38,7 +38,10 @@ pub fn ask(api: &Client, question: &Question, bounds: &Bounds, note: impl FnMut(
             Err(problems) => because(Reply::Unusable, problems.join("; ")),
         },
         Err(Failure::Status { status: 404, .. }) => Asked { reply: Reply::NotFound, reason: None },
-        Err(failure @ Failure::TooLarge(_)) => because(Reply::Unusable, failure.to_string()),
+        // Of this question alone: an API that fails says 401, 403, 429 or 5xx.
+        Err(failure @ (Failure::TooLarge(_) | Failure::Status { status: 400 | 422, .. })) => {
+            because(Reply::Unusable, failure.to_string())
+        }
         Err(failure) => because(Reply::Failed, failure.to_string()),
     }
 }
