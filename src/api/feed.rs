@@ -114,6 +114,7 @@ impl Feed {
                     return News::Ended(reason);
                 }
                 if self.types != before {
+                    self.leave_out();
                     self.session.reread();
                 }
             }
@@ -170,18 +171,26 @@ impl Feed {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// The records of the batch that waits are durable. Events that are withheld, or that the client may not see any more, count
-    /// as consumed.
+    /// The records of the batch that waits are durable, and so are the dead events of what is withheld: it is consumed.
     fn recorded(&mut self, withheld: &[u64]) {
+        self.gate.recorded(withheld);
+        withheld.iter().for_each(|number| self.consumed(*number));
+        self.leave_out();
+    }
+
+    /// What the client may not see any more is not sent, and counts as consumed.
+    fn leave_out(&mut self) {
         let Self { gate, types, core, .. } = self;
         let may_go = |event: &Slice| {
             let header = event.record().header();
             types.contains(header.type_id) || PrivateLog::of(header.partition, core.partitions).is_some()
         };
-        for number in gate.recorded(withheld, may_go) {
-            if let Err(unknown) = self.settle(|session| session.done(number)) {
-                tracing::error!(client = %self.client, %unknown, "a withheld event is none of its session");
-            }
+        gate.leave_out(may_go).into_iter().for_each(|number| self.consumed(number));
+    }
+
+    fn consumed(&mut self, number: u64) {
+        if let Err(unknown) = self.settle(|session| session.done(number)) {
+            tracing::error!(client = %self.client, %unknown, "an event that is left out is none of its session");
         }
     }
 
@@ -194,12 +203,22 @@ impl Feed {
 
     /// The client consumed every event up to and including session offset `offset`.
     pub fn confirm(&mut self, offset: u64) -> Result<(), BadConfirm> {
+        self.has_gone(offset)?;
         self.settle(|session| session.confirm(offset))
     }
 
     /// The client consumed the one event of session offset `offset`.
     pub fn confirm_one(&mut self, offset: u64) -> Result<(), BadConfirm> {
+        self.has_gone(offset)?;
         self.settle(|session| session.done(offset))
+    }
+
+    /// Refuses offsets that the gate holds back: the client cannot know them.
+    fn has_gone(&self, offset: u64) -> Result<(), BadConfirm> {
+        match self.gate.first_held() {
+            Some(first) if offset >= first => Err(BadConfirm { offset, last_sent: first - 1 }),
+            _ => Ok(()),
+        }
     }
 
     fn settle(

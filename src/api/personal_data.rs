@@ -124,17 +124,27 @@ impl Gate {
         });
     }
 
-    /// The batch that waits is recorded. Events go that are not `withheld` and that `may_go`; gives the numbers of the others.
-    pub fn recorded(&mut self, withheld: &[u64], may_go: impl Fn(&Slice) -> bool) -> Vec<u64> {
+    /// The batch that waits is recorded, and may go but for the events that are `withheld`.
+    pub fn recorded(&mut self, withheld: &[u64]) {
         let events = self.waiting.take().map(|waiting| waiting.events).unwrap_or_default();
+        self.free.extend(events.into_iter().filter(|(number, _)| !withheld.contains(number)));
+    }
+
+    /// Leaves out what was to go and may not; gives the numbers.
+    pub fn leave_out(&mut self, may_go: impl Fn(&Slice) -> bool) -> Vec<u64> {
         let mut left_out = Vec::new();
-        for (number, event) in events {
-            match !withheld.contains(&number) && may_go(&event) {
-                true => self.free.push_back((number, event)),
-                false => left_out.push(number),
-            }
-        }
+        self.free.retain(|(number, event)| {
+            let goes = may_go(event);
+            left_out.extend((!goes).then_some(*number));
+            goes
+        });
         left_out
+    }
+
+    /// The lowest session offset that has not gone yet, if any is here.
+    pub fn first_held(&self) -> Option<u64> {
+        let waiting = self.waiting.iter().flat_map(|waiting| &waiting.events);
+        self.free.iter().chain(waiting).map(|(number, _)| *number).next()
     }
 
     /// Lets go of everything: the feed has ended.

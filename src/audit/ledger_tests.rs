@@ -3,6 +3,7 @@
 use super::directory;
 use super::ledger::{Ledger, Terms};
 use super::marks::Receiver;
+use super::position::Position;
 use super::verify::{Report, verify};
 use crate::journal::disk::{Disk, DiskFile, RealDisk};
 use std::fs::{self, File};
@@ -365,6 +366,16 @@ fn a_directory_that_cannot_be_made_is_an_error_and_works_later() {
     bench.disk.0.creates.store(false, Relaxed);
     record(&mut ledger, &[2], NOW + DAY_MS).unwrap();
     assert_eq!(bench.breaks(), [""; 0]);
+}
+
+#[test]
+fn a_removed_end_shows_against_what_was_sent() {
+    let bench = Bench::new();
+    record(&mut bench.open(), &[1, 2], NOW).unwrap();
+    Position { file: 1, bytes: 1, seq: 2 }.save(&bench.terms().dir).unwrap();
+    assert_eq!(bench.breaks(), [""; 0]);
+    bench.edit(1, |lines| lines[..2].to_vec());
+    assert!(bench.breaks()[0].contains("records are missing at the end"), "{:?}", bench.breaks());
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-const NAME: &str = "mlog.position";
+/// Name of the file.
+pub const NAME: &str = "mlog.position";
 const DRAFT: &str = "mlog.position.new";
 
 /// Everything before it was sent or set aside.

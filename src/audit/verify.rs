@@ -3,6 +3,7 @@
 use super::chain::Link;
 use super::directory;
 use super::line::{Header, Reason};
+use super::position::{self, Position};
 use super::recovery::read_header;
 use super::scan::{Scan, Unheard, scan};
 use crate::journal::disk::{Disk, DiskFile};
@@ -57,6 +58,13 @@ pub fn verify(disk: &impl Disk, dir: &Path) -> io::Result<Report> {
         match next {
             Some(next) => report.look_at_the_joint(found, &scanned, next),
             None => report.end = Some((scanned.next_seq.saturating_sub(1), scanned.link)),
+        }
+    }
+    match Position::load(dir) {
+        Ok(sent) => report.look_at_the_end(sent),
+        Err(error) => {
+            let text = format!("how far records were sent cannot be read: {error}");
+            report.notes.push(Finding { file: position::NAME.into(), line: None, text });
         }
     }
     Ok(report)
@@ -130,6 +138,18 @@ impl Report {
             self.break_at(found.number, Some(scanned.lines() + 1), text.into());
         } else if rest > 0 {
             self.note(found.number, &format!("its last {rest} bytes do not count: {}", header.reason));
+        }
+    }
+
+    /// What MLog has must be here too.
+    fn look_at_the_end(&mut self, sent: Option<Position>) {
+        let last = self.end.map_or(0, |(seq, _)| seq);
+        if let Some(sent) = sent.filter(|sent| sent.seq > last) {
+            let text = format!(
+                "records are missing at the end: the last one is {last}, and up to {} were sent to MLog",
+                sent.seq
+            );
+            self.break_at(sent.file, None, text);
         }
     }
 

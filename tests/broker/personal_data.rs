@@ -1,11 +1,13 @@
 //! Personal data: a durable record before an event leaves, what it says, what happens when it cannot be made, and where it goes.
 
 use crate::harness::{
-    Broker, NISTRU, Setting, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for,
+    Broker, NISTRU, PATIENCE, Setting, closed, expect, keyed, next_event, next_ids, post_batch, post_event,
+    record, wait_for,
 };
 use crate::mlog::{Mlog, Reply};
 use nistru::client::{Consumer, Subscription};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -142,6 +144,32 @@ fn nothing_with_personal_data_arrives_before_it_can_be_recorded_and_others_are_n
 }
 
 #[test]
+fn a_directory_that_vanishes_under_the_broker_holds_personal_data_back_until_it_is_there_again() {
+    let broker = start(&[], RULE);
+    let mut demo = broker.consume("demo", "g");
+    let mut producer = broker.connect("demo");
+    expect(&post_event(&mut producer, &record("1", 1)), 202);
+    next_event(&mut demo);
+    let (here, away) = (audit_dir(&broker), broker.dir().join("away"));
+    fs::rename(&here, &away).unwrap();
+    fs::write(&here, "in the way").unwrap();
+    expect(&post_event(&mut producer, &record("2", 1)), 202);
+    broker.wait_for_log("records of personal data cannot be written");
+    assert!(is_silent(&mut demo));
+    // What is held back cannot be confirmed either.
+    let mut other = broker.consume("demo", "other");
+    assert!(is_silent(&mut other));
+    other.send("confirm:1").unwrap();
+    let (code, reason) = closed(&mut other);
+    assert!(code == 1008 && reason.contains("never sent"), "{code} {reason}");
+    fs::remove_file(&here).unwrap();
+    fs::rename(&away, &here).unwrap();
+    assert_eq!(next_event(&mut demo)["id"], "2");
+    assert_eq!(marked(&broker), [("1".to_owned(), false), ("2".to_owned(), false)]);
+    assert!(verify(&broker).0);
+}
+
+#[test]
 fn a_consumer_that_leaves_while_it_waits_is_not_recorded_and_gets_everything_later() {
     let mut broker = prepare(&[("audit", "dir", "\"blocked/audit\"")], RULE);
     let blocked = broker.dir().join("blocked");
@@ -191,6 +219,36 @@ fn redelivery_is_recorded_again_and_marked_also_after_a_crash() {
     assert_eq!(marked[9], "3 false");
     assert_eq!(marked[10], "0 false", "another group receives it for the first time");
     assert!(verify(&broker).0);
+}
+
+#[test]
+fn no_crash_lets_an_event_out_without_a_record() {
+    let mut broker = start(&[("audit", "file_bytes_max", "\"16 KiB\"")], RULE);
+    let batch: Vec<_> = (0..400).map(|n| record(&n.to_string(), n)).collect();
+    expect(&post_batch(&mut broker.connect("demo"), &batch), 202);
+    let mut received = BTreeMap::<String, usize>::new();
+    for crash in 0..4 {
+        let mut demo = broker.consume("demo", "g");
+        for id in next_ids(&mut demo, 40 + crash * 70) {
+            *received.entry(id).or_default() += 1;
+        }
+        broker.kill();
+        // What had left the broker still arrives.
+        while let Ok(Some(delivery)) = demo.next(PATIENCE) {
+            let event: Value = serde_json::from_str(delivery.text()).unwrap();
+            *received.entry(event["id"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        let (whole, text) = verify(&broker);
+        assert!(whole, "{text}");
+        broker.launch();
+    }
+    let mut recorded = BTreeMap::<String, usize>::new();
+    for (id, _) in marked(&broker) {
+        *recorded.entry(id).or_default() += 1;
+    }
+    for (id, times) in received {
+        assert!(recorded.get(&id).is_some_and(|&records| records >= times), "{id} received {times} times");
+    }
 }
 
 #[test]
