@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions import consume, next_event
+from events import records
+from sessions import consume, next_event, produce
 
 HERE = Path(__file__).resolve().parent / "node"
 # Starting a browser and drawing half a megabyte of specification takes a while on a busy machine.
@@ -33,7 +34,6 @@ def browse(broker, chromium, profile, tries, client="demo"):
         "chromium": chromium,
         "profile": str(profile),
         "tries": tries,
-        "follow": "location",
         # To look at the page: SWAGGER_SCREENSHOT=page.png tests/third_party/run -k browser
         "screenshot": os.environ.get("SWAGGER_SCREENSHOT"),
     }
@@ -44,6 +44,13 @@ def browse(broker, chromium, profile, tries, client="demo"):
     seen = json.loads(done.stdout)
     assert seen["problems"] == []
     return seen
+
+
+def shown(seen):
+    """Operations with the status of their answer, which the page must show too."""
+    for answer in seen["answers"]:
+        assert answer["shown"] == str(answer["status"])
+    return [(answer["operation"], answer["status"]) for answer in seen["answers"]]
 
 
 def test_an_event_is_produced_from_the_page(broker, chromium, tmp_path):
@@ -57,6 +64,22 @@ def test_an_event_is_produced_from_the_page(broker, chromium, tmp_path):
     )
     assert seen["title"].startswith("nistru")
     assert "/ce/produce/event" in seen["operations"] and "/ce/consumers" in seen["operations"]
-    assert [(answer["status"], answer["shown"]) for answer in seen["answers"]] == [(202, "202"), (200, "200")]
+    assert shown(seen) == [("produceEvent", 202), ("openapiJson", 200)]
     with consume(broker) as session:
         assert next_event(session)["id"] == "from-the-page"
+
+
+def test_events_are_read_by_long_polling_from_the_page(broker, chromium, tmp_path):
+    produce(broker, records(3, partitionkey="k"))
+    tries = [
+        {"operation": "createInstance", "fill": {"group": "from the page / ă", "test": "false"}},
+        {"operation": "readEvents"},
+        {"operation": "confirm"},
+        {"operation": "deleteInstance"},
+        {"operation": "readEvent"},
+    ]
+    seen = browse(broker, chromium, tmp_path / "profile", tries)
+    statuses = [("createInstance", 201), ("readEvents", 200), ("confirm", 204), ("deleteInstance", 204), ("readEvent", 404)]
+    assert shown(seen) == statuses
+    assert seen["answers"][0]["headers"]["location"].startswith(broker.url)
+    assert [event["id"] for event in json.loads(seen["answers"][1]["body"])] == ["0", "1", "2"]

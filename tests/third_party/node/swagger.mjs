@@ -4,7 +4,7 @@
 //   url, cert, key        the broker, and the client's files
 //   chromium, profile     the browser's program and a new, empty directory for it
 //   tries                 [{operation, fill, body}]: operation id; parameters by name; the text of the body
-//   follow                name of a response header: values of its path fill the parameters of later tries with the same names
+//                         after an answer with a Location, the parameters of later tries that are parts of it need not be filled
 //   screenshot            where a picture of the page goes, when there is one
 
 import { chromium } from "playwright-core";
@@ -38,6 +38,9 @@ async function tryOut(page, { operation, fill = {}, body }) {
   await block.locator(".try-out__btn").click();
   for (const [name, value] of Object.entries(fill)) {
     const row = block.locator(`tr[data-param-name="${name}"]`);
+    if (!(await row.count())) {
+      continue;
+    }
     const list = row.locator("select");
     if (await list.count()) {
       await list.selectOption(value);
@@ -86,7 +89,7 @@ try {
   let learnt = {};
   for (const attempt of orders.tries) {
     const response = await tryOut(page, { ...attempt, fill: { ...learnt, ...attempt.fill } });
-    const location = (await response.allHeaders())[orders.follow];
+    const location = (await response.allHeaders()).location;
     if (location) {
       const [bridge, , , group, , instance] = new URL(location).pathname.slice(1).split("/");
       learnt = { bridge, group: decodeURIComponent(group), instance };
