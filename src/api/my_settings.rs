@@ -69,6 +69,7 @@ struct Limits {
     bytes_per_second: Option<u64>,
     connections: Option<usize>,
     instances: Option<usize>,
+    polling_instances: usize,
 }
 
 #[derive(Serialize)]
@@ -151,6 +152,7 @@ fn limits(client: &Client, config: &Config) -> Limits {
         bytes_per_second: own.rates.bytes_per_second_max,
         connections: own.connections_max,
         instances: own.instances_max,
+        polling_instances: config.polling.max_instances_per_client,
     }
 }
 

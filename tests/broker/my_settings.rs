@@ -45,7 +45,7 @@ fn the_limits_are_those_that_hold() {
     let broker = Broker::with(&[("server", "event_bytes_max", "\"32 KiB\"")]);
     let usual = json!({
         "request_bytes": 1 << 20, "event_bytes": 32 << 10, "events_per_second": null, "bytes_per_second": null,
-        "connections": null, "instances": null,
+        "connections": null, "instances": null, "polling_instances": 100,
     });
     assert_eq!(settings(&broker, "demo")["limits"], usual);
     let limits = "\n[limits]\nevent_bytes_max = \"16 KiB\"\nrequest_bytes_max = \"128 KiB\"\nevents_per_second_max = 50\n\
@@ -55,7 +55,7 @@ fn the_limits_are_those_that_hold() {
         let limits = settings(&broker, "demo")["limits"].clone();
         let expected = json!({
             "request_bytes": 128 << 10, "event_bytes": 16 << 10, "events_per_second": 50, "bytes_per_second": null,
-            "connections": 9, "instances": null,
+            "connections": 9, "instances": null, "polling_instances": 100,
         });
         (limits == expected).then_some(())
     });

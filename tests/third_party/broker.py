@@ -29,6 +29,7 @@ SETTINGS = {
         "min_free_bytes": '"64 MiB"',
     },
     "delivery": {},
+    "polling": {},
     "registry": {"dir": '"registry"'},
     "admin": {"listen": '["127.0.0.1:0"]'},
     "log": {"format": '"text"'},
