@@ -26,6 +26,7 @@ use crate::broker::lookups::Unsaid;
 use crate::broker::places::{Full, Kind};
 use crate::http::query::Query;
 use crate::http::{Method, Problem, Request, Response, Status, Version};
+use crate::id::ClientId;
 use crate::ingress::Form;
 use crate::registry::model::Client;
 use polling::Call;
@@ -34,8 +35,8 @@ use std::sync::Arc;
 
 /// What to do with a request whose head has come.
 pub enum Verdict {
-    /// Read its body, of this many bytes at most.
-    Read { bytes_max: usize },
+    /// Read its body, of this many bytes at most. Its client is unknown where everybody may read.
+    Read { bytes_max: usize, client: Option<ClientId> },
     /// Answer at once.
     Refuse(Problem),
 }
@@ -77,7 +78,7 @@ async fn count_connection(core: &Core, peer: &Peer, client: &Client) -> Result<(
 /// Judges a request by its head: an answer that needs no body is given before the body is sent.
 pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
     if let Some(Ok(_)) = documentation::find(request) {
-        return Verdict::Read { bytes_max: 0 };
+        return Verdict::Read { bytes_max: 0, client: None };
     }
     let looked_up = core.look_up(peer).await.map_err(nobody_says);
     let live = core.live();
@@ -91,10 +92,10 @@ pub async fn verdict(core: &Core, peer: &Peer, request: &Request) -> Verdict {
         Ok((client, Endpoint::Poll(_))) if client.consumer.is_none() => not_a("consumer"),
         Ok((client, Endpoint::Produce(_) | Endpoint::ProduceTest | Endpoint::Poll(Call::ReportDead))) => {
             let bytes_max = client.limits.request_bytes_max.unwrap_or(core.config.server.request_bytes_max);
-            return Verdict::Read { bytes_max };
+            return Verdict::Read { bytes_max, client: Some(client.id) };
         }
-        Ok((_, Endpoint::ConsumeByWebSocket | Endpoint::MySettings | Endpoint::Poll(_))) => {
-            return Verdict::Read { bytes_max: 0 };
+        Ok((client, Endpoint::ConsumeByWebSocket | Endpoint::MySettings | Endpoint::Poll(_))) => {
+            return Verdict::Read { bytes_max: 0, client: Some(client.id) };
         }
         Err(problem) => problem,
     };

@@ -1,15 +1,32 @@
 //! A bound on the bytes of requests that one core holds at the same time.
 //!
 //! Every request takes its bytes before its body is read and gives them back when it is answered. When they are used up the
-//! next request waits, its socket is not read, and TCP slows the client down.
+//! next request waits, its socket is not read, and TCP slows the client down. One client can use up no more than its share, so
+//! that bodies which it announces and does not send keep no other client waiting.
 
+use crate::id::ClientId;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+
+/// The part of the whole budget that one client may use up.
+const SHARE: usize = 2;
 
 /// Requests that may wait although a part of their bodies has come already. They do so over HTTP/2, where one connection
 /// carries those that wait and those that do not; each has up to the window of its stream, 64 KiB, in memory.
 const PLACES_MAX: usize = 512;
+
+/// The budget of a core, and within it one for each client that has asked.
+pub struct Shares {
+    whole: Rc<Budget>,
+    by_client: RefCell<HashMap<ClientId, Rc<Budget>, ahash::RandomState>>,
+}
+
+/// Bytes taken from the whole budget and from a client's share, given back when dropped.
+pub struct SharedPermit {
+    _own: Option<Permit>,
+    _whole: Permit,
+}
 
 /// The bytes that are left.
 pub struct Budget {
@@ -33,6 +50,32 @@ pub struct Permit {
     bytes: usize,
 }
 
+impl Shares {
+    pub fn new(total: usize) -> Self {
+        Self { whole: Budget::new(total), by_client: RefCell::default() }
+    }
+
+    /// Takes `bytes` for a request of `client`, if it is known, waiting in line until they are there.
+    pub async fn take(&self, client: Option<ClientId>, bytes: usize) -> SharedPermit {
+        let own = match client.map(|client| self.of(client)) {
+            Some(share) => Some(share.take(bytes).await),
+            None => None,
+        };
+        SharedPermit { _own: own, _whole: self.whole.take(bytes).await }
+    }
+
+    /// A place to wait at while a part of the body has come already; `None` when all are taken.
+    pub fn place(&self) -> Option<Place> {
+        self.whole.place()
+    }
+
+    /// The share of a client. There are no more than the registry has had clients.
+    fn of(&self, client: ClientId) -> Rc<Budget> {
+        let mut by_client = self.by_client.borrow_mut();
+        by_client.entry(client).or_insert_with(|| Budget::new(self.whole.total / SHARE)).clone()
+    }
+}
+
 impl Budget {
     pub fn new(total: usize) -> Rc<Self> {
         Rc::new(Self {
@@ -43,8 +86,7 @@ impl Budget {
         })
     }
 
-    /// A place to wait at while a part of the body has come already; `None` when all are taken.
-    pub fn place(self: &Rc<Self>) -> Option<Place> {
+    fn place(self: &Rc<Self>) -> Option<Place> {
         let left = self.places.get().checked_sub(1)?;
         self.places.set(left);
         Some(Place(self.clone()))
@@ -144,6 +186,23 @@ mod tests {
             let budget = Budget::new(10);
             drop(budget.take(1000).await);
             assert_eq!(budget.left.get(), 10);
+        });
+    }
+
+    #[test]
+    fn a_client_can_use_up_its_share_and_no_more() {
+        block_on(async {
+            let shares = Shares::new(10);
+            let (greedy, modest) = (Some(ClientId([1; 16])), Some(ClientId([2; 16])));
+            let held = shares.take(greedy, 5).await;
+            let mut more = Box::pin(shares.take(greedy, 1));
+            assert!(poll_once(&mut more).await.is_none());
+            let other = shares.take(modest, 4).await;
+            let nobody = shares.take(None, 1).await;
+            let mut last = Box::pin(shares.take(modest, 1));
+            assert!(poll_once(&mut last).await.is_none(), "the whole is used up");
+            drop((held, other, nobody));
+            assert!(poll_once(&mut more).await.is_some() && poll_once(&mut last).await.is_some());
         });
     }
 

@@ -48,7 +48,7 @@ use crate::rt::buffers::Buffers;
 use crate::rt::bus::Bus;
 use crate::rt::deadline::Deadlines;
 use crate::rt::socket::Accepted;
-use budget::Budget;
+use budget::Shares;
 use guests::Guests;
 use instances::Instances;
 use intake::Intake;
@@ -80,7 +80,7 @@ pub struct Core {
     pub partitions: NonZeroU8,
     pub metrics: CoreMetrics,
     pub pool: Pool,
-    pub budget: Rc<Budget>,
+    pub budget: Shares,
     pub sessions: Sessions,
     instances: Instances,
     /// Tells this process from others, and from itself before a restart, in the addresses of instances.
@@ -142,7 +142,7 @@ impl Core {
             id,
             partitions,
             metrics: CoreMetrics::default(),
-            budget: Budget::new(REQUEST_BYTES_MAX / cores),
+            budget: Shares::new(REQUEST_BYTES_MAX / cores),
             sessions: Sessions::default(),
             instances: Instances::default(),
             bridge,

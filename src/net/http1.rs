@@ -4,7 +4,7 @@ use super::connection::Connection;
 use crate::api::{self, Outcome, Verdict, WaitingRead};
 use crate::auth::Peer;
 use crate::broker::Core;
-use crate::broker::budget::Permit;
+use crate::broker::budget::SharedPermit;
 use crate::broker::instances::Receipts;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
 use crate::http::{Headers, Problem, Request, Response, Status};
@@ -37,7 +37,7 @@ struct Http1 {
     /// Received and not parsed yet.
     input: Vec<u8>,
     /// Bytes of the request at hand, taken from the core's budget.
-    permit: Option<Permit>,
+    permit: Option<SharedPermit>,
     /// Of answers of which it is not certain that they have arrived.
     receipts: Receipts,
 }
@@ -169,8 +169,8 @@ impl Http1 {
     async fn decide(&mut self) -> io::Result<Option<Next>> {
         let head = self.parser.head().expect("the parser has a head to decide on");
         let (exchange, framing, expects_continue) = (head.exchange, head.framing, head.expects_continue);
-        let bytes_max = match api::verdict(&self.core, &self.peer, &head.request).await {
-            Verdict::Read { bytes_max } => bytes_max,
+        let (bytes_max, client) = match api::verdict(&self.core, &self.peer, &head.request).await {
+            Verdict::Read { bytes_max, client } => (bytes_max, client),
             Verdict::Refuse(problem) => {
                 let mut response = problem.respond_to(&head.request.headers);
                 // A body that nobody wants is not read: where the next request would begin then is unknown.
@@ -196,7 +196,7 @@ impl Http1 {
             Framing::Chunked => bytes_max,
         };
         self.parser.keep_body(bytes_max).map_err(io::Error::other)?;
-        self.permit = Some(self.core.budget.take(expected).await);
+        self.permit = Some(self.core.budget.take(client, expected).await);
         if expects_continue && self.input.is_empty() {
             self.connection.queue(CONTINUE)?;
             self.connection.flush().await?;

@@ -3,6 +3,7 @@
 use crate::harness::{
     Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for,
 };
+use crate::http2_client::Http2;
 use nistru::client::Stream;
 use std::io::Write;
 
@@ -52,12 +53,48 @@ fn slow_and_half_open_clients_do_not_keep_others_waiting() {
             "POST /ce/produce/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n[",
         ][at % 2];
         stream.write_all(part.as_bytes()).unwrap();
+        stream.flush().unwrap();
     }
     let mut producer = broker.connect("demo");
     for n in 0..50 {
         expect(&post_event(&mut producer, &record(&n.to_string(), n)), 202);
     }
     assert_eq!(next_ids(&mut broker.consume("demo", "g"), 50).len(), 50);
+}
+
+#[test]
+fn bodies_that_one_client_announces_and_does_not_send_keep_no_other_waiting() {
+    let broker = Broker::with(&[("server", "request_timeout", "\"120s\"")]);
+    // More than both cores together would read at a time.
+    let mut slow: Vec<_> = (0..100).map(|_| Stream::open(&broker.endpoint("demo")).unwrap()).collect();
+    for stream in &mut slow {
+        let part = "POST /ce/produce/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n[";
+        stream.write_all(part.as_bytes()).unwrap();
+        stream.flush().unwrap();
+    }
+    let event = r#"{"specversion":"1.0","id":"ID","source":"urn:asp","type":"ASP.RST.VP.Invalidated","data":{"IDNP":"2000000000001","Number":"A1"}}"#;
+    for n in 0..8 {
+        let batch = [event.replacen("ID", &format!("{n}"), 1)];
+        expect(&post_batch(&mut broker.connect("asp"), &batch), 202);
+    }
+}
+
+#[test]
+fn requests_of_one_connection_wait_for_each_other_before_others_wait_for_them() {
+    let broker = Broker::with(&[("server", "request_timeout", "\"120s\"")]);
+    let mut greedy = Http2::open(&broker, "demo");
+    let mut held: Vec<_> = (0..90)
+        .map(|_| {
+            greedy.begin(greedy.ask("POST", "/ce/produce/events").header("content-length", 1_000_000), false)
+        })
+        .collect();
+    for (_, body) in &mut held {
+        body.send_data(vec![b' '; 500].into(), false).unwrap();
+    }
+    assert_eq!(greedy.get("/none").status, 404, "all of it has been sent");
+    for n in 0..8 {
+        expect(&post_batch(&mut broker.connect("demo"), &[record(&n.to_string(), n)]), 202);
+    }
 }
 
 /// Connects: `NISTRU_CONNECTS` (default 400) after a warm-up of as many, half requests, half consumers.

@@ -86,8 +86,8 @@ impl Exchange {
     async fn read(&mut self, head: Head) -> Result<(Request, impl Sized + use<>), Unread> {
         let Head { mut request, length, expects_continue } = head;
         let core = self.shared.core.clone();
-        let bytes_max = match api::verdict(&core, &self.shared.peer, &request).await {
-            Verdict::Read { bytes_max } => bytes_max,
+        let (bytes_max, client) = match api::verdict(&core, &self.shared.peer, &request).await {
+            Verdict::Read { bytes_max, client } => (bytes_max, client),
             Verdict::Refuse(problem) => return Err(Unread::Refused(problem.respond_to(&request.headers))),
         };
         // What follows the head of a WebSocket is not a body.
@@ -99,7 +99,7 @@ impl Exchange {
         }
         let expected = length.map_or(bytes_max, |length| length as usize);
         let place = core.budget.place().ok_or_else(|| self.crowded(&request))?;
-        let permits = (self.shared.budget.take(expected).await, core.budget.take(expected).await);
+        let permits = (self.shared.budget.take(expected).await, core.budget.take(client, expected).await);
         drop(place);
         if expects_continue {
             self.send_continue()?;
