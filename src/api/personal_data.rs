@@ -25,7 +25,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of events that are looked at in one turn. A larger event comes alone, and a helper thread looks at it.
+/// Bytes of events that a core looks at in one turn. A helper thread looks at a larger event, which comes alone, and at any for
+/// which a rule has a path to many places.
 pub const BATCH_BYTES: usize = 64 << 10;
 /// Pause before a dead event that was not stored is stored again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -191,6 +192,8 @@ async fn clear(
     covered: Vec<Covered>,
 ) -> Vec<u64> {
     let bytes = covered.iter().map(|covered| covered.event.len()).sum();
+    // A path to many places takes many times as long as reading the event.
+    let is_long = bytes > BATCH_BYTES || covered.iter().any(|covered| covered.rule.has_query());
     let room = core.recording.room(covered.len(), bytes).await;
     let find = move || -> Vec<(Covered, Extract)> {
         let one = |covered: Covered| {
@@ -199,7 +202,7 @@ async fn clear(
         };
         covered.into_iter().map(one).collect()
     };
-    let found = if bytes > BATCH_BYTES { core.pool.run(find).await } else { find() };
+    let found = if is_long { core.pool.run(find).await } else { find() };
     let (withheld, sent): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, extract)| extract.is_withheld);
     let withheld: Vec<_> = withheld.into_iter().map(|(covered, _)| covered).collect();
     if !withheld.is_empty() {

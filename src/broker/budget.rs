@@ -181,6 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn those_who_left_do_not_make_the_line_grow() {
+        block_on(async {
+            let budget = Budget::new(10);
+            let _all = budget.take(10).await;
+            for _ in 0..1000 {
+                assert!(poll_once(&mut Box::pin(budget.take(1))).await.is_none());
+            }
+            assert!(budget.waiting.borrow().len() <= 64);
+        });
+    }
+
+    #[test]
     fn a_request_larger_than_the_budget_gets_all_of_it() {
         block_on(async {
             let budget = Budget::new(10);
