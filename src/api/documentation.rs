@@ -1,8 +1,8 @@
 //! The documentation of the interface: OpenAPI, and Swagger UI to read it and to try it out.
 //!
 //! Everybody whose TLS handshake succeeds may read it, also without a certificate and from anywhere: it says nothing that is not
-//! published, and who writes or debugs a client needs it before the client is registered. What is tried out from the page
-//! goes through every check.
+//! published, and who writes or debugs a client needs it before the client is registered. (With `[tls] strict` the handshake
+//! needs a good certificate.) What is tried out from the page goes through every check.
 
 use super::wrong_method;
 use crate::http::{Headers, Method, Problem, Request, Response, Status};

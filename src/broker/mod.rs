@@ -7,6 +7,8 @@
 //! * every core owns some partitions ([`owner`]): partition `p` belongs to core `p % cores`;
 //! * core 0 is the [`head`]: it orders and makes durable, keeps the replicated state and the groups, and admits connections.
 //!
+//! What a client asks about itself goes through all of them: [`survey`], and on the owners [`backlog`].
+//!
 //! Nothing is shared between cores but immutable blocks and mapped segments. A core that wants something of another sends a
 //! [`message`]; handling one never waits. What must wait, waits in a task of its own.
 

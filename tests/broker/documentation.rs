@@ -1,6 +1,6 @@
 //! The documentation that the broker serves of itself.
 
-use crate::harness::{Broker, expect, post_event, record};
+use crate::harness::{Broker, expect, post_batch, post_event, record};
 use nistru::client::{Answer, Connection, Endpoint};
 use serde_json::Value;
 use std::io::Read;
@@ -115,4 +115,75 @@ fn head_is_answered_like_get_without_the_body_and_nothing_else_is() {
         expect(&answer, 405);
         assert_eq!(answer.header("allow"), Some("GET, HEAD"));
     }
+}
+
+/// The texts that the specification gives as examples of an error.
+fn examples(specification: &Value, response: &str) -> Vec<String> {
+    let text = &specification["components"]["responses"][response]["content"]["text/plain"];
+    let named = text["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
+    let texts = named.chain(text.get("example")).map(|text| text.as_str().unwrap().to_owned());
+    texts.collect()
+}
+
+#[test]
+fn errors_are_as_the_examples_of_the_specification_show_them() {
+    let broker = Broker::start();
+    let mut demo = broker.connect("demo");
+    let specification: Value = serde_json::from_slice(&get(&mut demo, "/openapi.json").body).unwrap();
+    let is_shown = |response: &str, status: u16, answer: &Answer| {
+        let text = expect(answer, status);
+        let examples = examples(&specification, response);
+        assert!(examples.contains(&text), "{response}: {text:?} is none of {examples:?}");
+    };
+    let source = record("1", 1).replace(r#""source":"urn:demo","#, "");
+    is_shown("BadRequest", 400, &post_event(&mut demo, &source));
+    is_shown("BadRequest", 400, &get(&mut demo, "/ce/tools/my-settings?colour=red"));
+    is_shown("BadRequest", 400, &get(&mut stranger(&broker), "/ce/tools/my-settings"));
+    is_shown("Unauthorized", 401, &post_event(&mut broker.connect("police"), "{}"));
+    let kind = record("1", 1).replace("Demo.Load.Record.Created", "ASP.RST.VP.Invalidated");
+    is_shown("Unauthorized", 401, &post_event(&mut demo, &kind));
+    let instance = "/0/ce/consumers/~default/instances/0/event";
+    is_shown("NotFound", 404, &get(&mut demo, instance));
+    is_shown("MethodNotAllowed", 405, &get(&mut demo, "/ce/produce/event"));
+    let invalid = record("1", 1).replace("\"number\":1", "\"number\":\"one\"");
+    is_shown("UnprocessableContent", 422, &post_batch(&mut demo, &[invalid]));
+    let large = vec![b' '; (1 << 20) + 1];
+    let large = broker.connect("demo").post("/ce/produce/raw", "text/plain", &[], &large).unwrap();
+    is_shown("ContentTooLarge", 413, &large);
+    let expecting = request(&mut broker.connect("demo"), "GET", "/swagger", &[("Expect", "a miracle")]);
+    is_shown("ExpectationFailed", 417, &expecting);
+    let long = "x".repeat(20_000);
+    let long = request(&mut broker.connect("demo"), "GET", "/swagger", &[("X-Long", long.as_str())]);
+    is_shown("HeadersTooLarge", 431, &long);
+    let upgrade = &specification["paths"]["/ce/consume/ws"]["get"]["responses"]["426"]["content"];
+    assert_eq!(expect(&get(&mut demo, "/ce/consume/ws"), 426), upgrade["text/plain"]["example"]);
+    broker.reload_with("clients/demo.toml", |text| text + "\n[limits]\nevents_per_second_max = 1000\n");
+    let batch: Vec<_> = (0..1500).map(|n| record(&n.to_string(), n)).collect();
+    let answers: Vec<_> = (0..4).map(|_| post_batch(&mut demo, &batch)).collect();
+    is_shown("TooManyRequests", 429, answers.iter().find(|answer| answer.status == 429).unwrap());
+}
+
+#[test]
+fn a_client_that_does_not_read_the_documents_costs_no_memory() {
+    let broker = Broker::start();
+    let anonymous = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    let before = anonymous();
+    let request = b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let connections: Vec<_> = (0..100)
+        .map(|_| {
+            let mut connection = stranger(&broker);
+            connection.send(&request.repeat(4)).unwrap();
+            connection
+        })
+        .collect();
+    // Answered behind all of these on either core, so they have had their turn.
+    for _ in 0..4 {
+        expect(&get(&mut stranger(&broker), "/openapi.json"), 200);
+    }
+    let grown = anonymous().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes for {} connections", connections.len());
 }

@@ -1,16 +1,16 @@
 """The OpenAPI document that the broker serves: it is valid, and schemathesis finds no answer that it does not describe."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 import yaml
 from openapi_spec_validator import OpenAPIV30SpecValidator, validate
 
 from events import records
-from sessions import produce, producer
+from sessions import over_both, produce, producer, send
 
 CONFIGURATION = Path(__file__).resolve().parent / "schemathesis.toml"
 # Requests for each operation and phase; all of it takes some ten seconds on an idle machine.
@@ -19,20 +19,22 @@ PATIENCE = 160
 
 
 def document(broker, name):
-    answer = requests.get(f"{broker.url}/{name}", verify=broker.authority, timeout=30)
-    assert answer.status_code == 200, answer.text
-    return answer
+    with producer(broker, client=None) as session:
+        answer = send(broker, session, "GET", f"/{name}")
+        assert answer.status_code == 200, answer.text
+        return answer
 
 
+@over_both
 def test_the_document_is_valid_and_its_two_forms_say_the_same(shared_broker):
-    specification = document(shared_broker, "openapi.json").json()
+    specification = json.loads(document(shared_broker, "openapi.json").content)
     validate(specification, cls=OpenAPIV30SpecValidator)
     assert yaml.safe_load(document(shared_broker, "openapi.yaml").content) == specification
 
 
-def try_out(broker, directory, *options, examples=EXAMPLES, **parameters):
-    """Lets schemathesis send requests as the client `demo`, with these path parameters; it must find nothing wrong with the answers."""
-    certificate, key = broker.pair("demo")
+def try_out(broker, directory, *options, client="demo", examples=EXAMPLES, **parameters):
+    """Lets schemathesis send requests as the client, with these path parameters; it must find nothing wrong with the answers."""
+    certificate = ("--request-cert", broker.pair(client)[0], "--request-cert-key", broker.pair(client)[1]) if client else ()
     fixed = "".join(f'"path.{name}" = "{value}"\n' for name, value in parameters.items())
     configuration = directory / "schemathesis.toml"
     configuration.write_text(CONFIGURATION.read_text() + "\n[parameters]\n" + fixed)
@@ -40,7 +42,7 @@ def try_out(broker, directory, *options, examples=EXAMPLES, **parameters):
         [
             *(sys.executable, "-c", "import schemathesis.cli; schemathesis.cli.schemathesis()"),
             *("--config-file", configuration, "run", f"{broker.url}/openapi.json"),
-            *("--request-cert", certificate, "--request-cert-key", key, "--tls-verify", broker.authority),
+            *(*certificate, "--tls-verify", broker.authority),
             *("--max-examples", str(examples), "--seed", "7", "--no-color", *options),
         ],
         capture_output=True,
@@ -54,6 +56,15 @@ def try_out(broker, directory, *options, examples=EXAMPLES, **parameters):
 
 def test_no_request_gets_an_answer_that_the_document_does_not_describe(make_broker, tmp_path):
     try_out(make_broker(), tmp_path)
+
+
+def test_nor_does_one_of_a_client_that_only_consumes(make_broker, tmp_path):
+    try_out(make_broker(), tmp_path, client="police", examples=5)
+
+
+def test_nor_does_one_without_a_certificate(make_broker, tmp_path):
+    # Who they are is looked at before what they want.
+    try_out(make_broker(), tmp_path, "--exclude-checks", "unsupported_method", client=None, examples=5)
 
 
 def test_nor_does_one_about_an_instance_that_is_there(make_broker, tmp_path):
