@@ -27,6 +27,7 @@ pub struct Terms {
     pub dir: PathBuf,
     /// `event_type` of every record.
     pub event_type: String,
+    /// A file whose records take so much is followed by a new one.
     pub file_bytes_max: u64,
     /// For how long files are kept after their last record; `None` means for ever.
     pub retention: Option<Duration>,
@@ -97,10 +98,11 @@ impl<D: Disk> Ledger<D> {
                 "the file of records of personal data is gone; a new one is begun"
             );
         }
-        let is_empty = self.tip.bytes == self.head_bytes;
+        let record_bytes = self.tip.bytes - self.head_bytes;
+        let is_empty = record_bytes == 0;
         if self.broken || is_gone {
             self.follow(Reason::Failure, self.oldest(), now_ms)
-        } else if self.tip.bytes >= self.terms.file_bytes_max && !is_empty {
+        } else if record_bytes >= self.terms.file_bytes_max {
             self.roll(Reason::Size, now_ms, unsent)
         } else if now_ms / DAY_MS != self.day && (!is_empty || self.oldest_kept(now_ms, unsent).is_some()) {
             self.roll(Reason::Day, now_ms, unsent)

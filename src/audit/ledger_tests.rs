@@ -203,6 +203,25 @@ fn a_full_file_is_followed_by_one_that_carries_the_chain_and_the_marks() {
 }
 
 #[test]
+fn many_marks_do_not_make_a_file_full() {
+    let bench = Bench::new();
+    let mut ledger = bench.open_with(Terms { file_bytes_max: 4096, ..bench.terms() }, NOW);
+    let mut round = ledger.round(NOW);
+    for group in 0..500 {
+        let receiver = Arc::new(Receiver { user: "u".into(), group: group.to_string() });
+        let members = format!("\"user\":\"u\",\"group\":\"{group}\",\"partition\":3,\"offset\":0");
+        round.add(&receiver, 3, 0, &[members.into_bytes()]);
+    }
+    let written = round.finish();
+    ledger.commit(written).unwrap();
+    for offset in 0..8 {
+        record(&mut ledger, &[offset], NOW).unwrap();
+    }
+    assert_eq!(ledger.tip().file, 2);
+    assert_eq!(bench.breaks(), [""; 0]);
+}
+
+#[test]
 fn a_new_day_begins_a_new_file_and_removes_those_that_are_old_and_sent() {
     let bench = Bench::new();
     let terms = Terms { retention: Some(Duration::from_secs(2 * 86_400)), ..bench.terms() };

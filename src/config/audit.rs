@@ -19,7 +19,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub struct Audit {
     /// Where the records are kept.
     pub dir: PathBuf,
-    /// A file that has grown to this size is followed by a new one; so is one of an earlier day (UTC).
+    /// A file whose records have grown to this size is followed by a new one; so is one of an earlier day (UTC).
     pub file_bytes_max: u64,
     /// For how long files are kept after their last record; `None` means for ever.
     pub retention: Option<Duration>,
