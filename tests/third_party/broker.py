@@ -2,12 +2,14 @@
 
 import os
 import queue
+import re
 import signal
 import ssl
 import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 # Seconds that anything may take that should take a moment. Long, because test machines are busy.
@@ -152,6 +154,13 @@ class Broker:
     def tls(self, client="demo", version=None) -> ssl.SSLContext:
         """How `client` talks TLS to the broker; `None` shows no certificate."""
         return tls(self.authority, self.pair(client) if client else None, version)
+
+    def metric(self, name) -> float:
+        """The sum over all labels of a metric, by its name without the prefix."""
+        address = re.findall(r'serving .*admin="?([^" ]+)', self.log())[-1]
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"nistru_{name}[ {{]", line))
 
     def anonymous_memory(self) -> int:
         """Bytes of memory of the process that are not files."""
