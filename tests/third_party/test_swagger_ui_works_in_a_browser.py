@@ -53,20 +53,34 @@ def shown(seen):
     return [(answer["operation"], answer["status"]) for answer in seen["answers"]]
 
 
-def test_an_event_is_produced_from_the_page(broker, chromium, tmp_path):
+def test_events_are_produced_from_the_page(broker, chromium, tmp_path):
     event = {"specversion": "1.0", "id": "from-the-page", "source": "urn:demo", "type": "Demo.Load.Record.Created"}
     event["data"] = {"number": 7, "name": "page"}
     seen = browse(
         broker,
         chromium,
         tmp_path / "profile",
-        [{"operation": "produceEvent", "body": json.dumps(event)}, {"operation": "openapiJson"}],
+        # All but the first as the page fills them in.
+        [
+            {"operation": "produceEvent", "body": json.dumps(event)},
+            {"operation": "produceRaw"},
+            {"operation": "produceEvents"},
+            {"operation": "mySettings"},
+            {"operation": "openapiJson"},
+        ],
     )
     assert seen["title"].startswith("nistru")
     assert "/ce/produce/event" in seen["operations"] and "/ce/consumers" in seen["operations"]
-    assert shown(seen) == [("produceEvent", 202), ("openapiJson", 200)]
+    assert shown(seen) == [
+        ("produceEvent", 202),
+        ("produceRaw", 202),
+        ("produceEvents", 202),
+        ("mySettings", 200),
+        ("openapiJson", 200),
+    ]
     with consume(broker) as session:
-        assert next_event(session)["id"] == "from-the-page"
+        ids = [next_event(session)["id"] for _ in range(4)]
+        assert sorted(ids) == ["1", "1", "2", "from-the-page"]
 
 
 def test_events_are_read_by_long_polling_from_the_page(broker, chromium, tmp_path):
