@@ -110,6 +110,35 @@ def read_answer(client, stream, received):
             return status, client.trailing_data[0]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_listener_is_reached_by_either_family(make_broker, host):
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    broker = make_broker(server={"listen": '["127.0.0.1:0", "[::1]:0"]' if ":" in host else '["127.0.0.1:0"]'})
+    with socket.create_connection((host, broker.port), timeout=PATIENCE) as plain:
+        with broker.tls().wrap_socket(plain, server_hostname="localhost") as stream:
+            stream.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert stream.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [(["h2", "http/1.1"], "h2"), (["http/1.1", "h2"], "h2"), (["http/1.1"], "http/1.1"), (["h2"], "h2"), ([], None)],
+)
+def test_alpn_chooses_the_version_of_http(shared_broker, offered, agreed):
+    context = shared_broker.tls()
+    if offered:
+        context.set_alpn_protocols(offered)
+    with socket.create_connection(("localhost", shared_broker.port), timeout=PATIENCE) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as stream:
+            assert stream.selected_alpn_protocol() == agreed
+            if agreed != "h2":
+                stream.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert stream.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
+
+
 def test_a_client_that_asks_for_it_gets_its_connection_closed(shared_broker):
     with httpx.Client(verify=shared_broker.tls(), trust_env=False, timeout=PATIENCE) as client:
         headers = {**raw_headers("1", "text/plain"), "Connection": "close"}
