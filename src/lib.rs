@@ -77,6 +77,7 @@
 //!
 //! * `journal` knows no command's meaning, `state` knows no file of the journal, `delivery` knows neither disk nor wire.
 //! * `ingress` knows HTTP only as a content type, attributes and a body; `http` knows no client and no event.
+//! * `audit` knows neither cores nor sessions: it is files, two threads, and what they are asked to record.
 //! * `broker` never calls `api` or `net`'s loops: what it needs of them is the trait [`broker::Edge`].
 //! * Nothing outside [`rt`] names glommio; `unsafe` is in `rt`, `partition::map` and two calls of `libc` elsewhere.
 

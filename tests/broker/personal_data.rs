@@ -77,8 +77,11 @@ fn is_silent(consumer: &mut Consumer) -> bool {
 }
 
 fn verify(broker: &Broker) -> (bool, String) {
-    let output =
-        Command::new(NISTRU).args(["audit", "verify", "--dir"]).arg(audit_dir(broker)).output().unwrap();
+    let verify = |option: &str, path: PathBuf| {
+        Command::new(NISTRU).args(["audit", "verify", option]).arg(path).output().unwrap()
+    };
+    let output = verify("--config", broker.config_file());
+    assert_eq!(output.stdout, verify("--dir", audit_dir(broker)).stdout);
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
