@@ -82,10 +82,10 @@ pub struct Directory<W> {
     asked: HashMap<CertificateKey, Asked<W>>,
     /// Asked for and not sent yet.
     queue: VecDeque<CertificateKey>,
-    /// When each client is to be asked for again; those under way are not in it.
+    /// When each client is to be asked for again; those that are being asked for are not in it.
     due: BTreeSet<(u64, ClientId)>,
     first_under_way: usize,
-    repeats_under_way: usize,
+    repeated: BTreeSet<ClientId>,
     changed: bool,
 }
 
@@ -117,7 +117,7 @@ impl<W> Directory<W> {
             queue: VecDeque::new(),
             due: BTreeSet::new(),
             first_under_way: 0,
-            repeats_under_way: 0,
+            repeated: BTreeSet::new(),
             changed: false,
         };
         for Remembered { found, answered_ms } in remembered {
@@ -150,7 +150,7 @@ impl<W> Directory<W> {
     /// The next question to send, if there is one and room for it.
     pub fn next(&mut self, now_ms: u64) -> Option<Question> {
         let (requests_max, half) = (self.rules.requests_max, self.rules.requests_max.div_ceil(2));
-        if self.first_under_way + self.repeats_under_way >= requests_max {
+        if self.first_under_way + self.repeated.len() >= requests_max {
             return None;
         }
         if let Some(key) = self.queue.pop_front() {
@@ -158,11 +158,11 @@ impl<W> Directory<W> {
             return Some(Question::Certificate(key));
         }
         let &(due_ms, id) = self.due.first()?;
-        if self.repeats_under_way >= half || self.is_to_come(due_ms, now_ms) {
+        if self.repeated.len() >= half || self.is_to_come(due_ms, now_ms) {
             return None;
         }
         self.due.pop_first();
-        self.repeats_under_way += 1;
+        self.repeated.insert(id);
         Some(Question::Client(id))
     }
 
@@ -196,7 +196,7 @@ impl<W> Directory<W> {
                 waiters.into_iter().map(|waiter| (waiter, verdict)).collect()
             }
             Question::Client(id) => {
-                self.repeats_under_way -= 1;
+                self.repeated.remove(&id);
                 self.repeated_reply(id, reply, now_ms);
                 Vec::new()
             }
@@ -242,11 +242,14 @@ impl<W> Directory<W> {
         let before = self.forget(id);
         self.changed |= before.is_none_or(|before| before.answer != found.answer);
         for key in &found.client.certificates {
-            self.holders.insert(key.clone(), id);
+            // Another client may have held it.
+            self.changed |= self.holders.insert(key.clone(), id).is_some();
             self.absent.remove(key);
         }
         let due_ms = now_ms + self.repeat_after_ms(id);
-        self.due.insert((due_ms, id));
+        if !self.repeated.contains(&id) {
+            self.due.insert((due_ms, id));
+        }
         self.clients.insert(id, Entry { found, answered_ms: now_ms, failures: 0, due_ms });
     }
 

@@ -5,7 +5,9 @@ use super::cache_file::Remembered;
 use super::directory::{Directory, Question, Reply, Rules, Verdict};
 use super::settings::tests::bounds;
 use crate::id::ClientId;
-use crate::registry::model::CertificateKey;
+use crate::registry::model::{CertificateKey, Registry};
+use proptest::prelude::{Just, Strategy, prop_assert, prop_oneof, proptest};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const FOUND_MS: u64 = 1_800_000;
@@ -121,6 +123,25 @@ fn a_change_counts_and_takes_certificates_away() {
 }
 
 #[test]
+fn a_certificate_that_two_clients_claim_is_held_by_the_one_that_was_answered_last() {
+    let mut directory = directory();
+    settle(&mut directory, "a", Reply::Found(found(1, &["a"])), START);
+    settle(&mut directory, "b", Reply::Found(found(2, &["a", "b"])), START + 1);
+    let holder = |directory: &Directory<u32>| {
+        let registry = Registry::default().with_clients(directory.clients());
+        registry.client_of(&key("a")).map(|client| client.id)
+    };
+    assert_eq!(holder(&directory), Some(id(2)));
+    directory.take_changed();
+    let later = START + FOUND_MS;
+    assert_eq!(directory.next(later), Some(Question::Client(id(2))));
+    assert_eq!(directory.next(later), Some(Question::Client(id(1))));
+    directory.answered(Question::Client(id(1)), Reply::Found(found(1, &["a"])), later);
+    assert!(directory.take_changed());
+    assert_eq!(holder(&directory), Some(id(1)));
+}
+
+#[test]
 fn a_client_that_is_gone_is_forgotten() {
     let mut directory = directory();
     settle(&mut directory, "a", Reply::Found(found(1, &["a"])), START);
@@ -214,4 +235,107 @@ fn a_clock_that_is_set_back_keeps_nobody_out() {
     assert_eq!(directory.ask(key("a"), 1, before), None);
     assert_eq!(directory.next(before), Some(certificate("a")));
     assert_eq!(directory.next(before), Some(Question::Client(id(1))));
+}
+
+/// What may happen to a directory.
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(u8),
+    Next,
+    /// One of the questions under way gets one of the replies.
+    Answer(usize, u8),
+    Wait(u64),
+    GiveUp,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..8u8).prop_map(Step::Ask),
+        Just(Step::Next),
+        (0..8usize, 0..6u8).prop_map(|(which, reply)| Step::Answer(which, reply)),
+        prop_oneof![1..5_000u64, Just(FOUND_MS)].prop_map(Step::Wait),
+        Just(Step::GiveUp),
+    ]
+}
+
+/// Clients 1 to 3 hold two certificates each, which overlap.
+fn reply(kind: u8) -> Reply {
+    match kind {
+        0 => Reply::NotFound,
+        1 => Reply::Unusable,
+        2 => Reply::Failed,
+        n => Reply::Found(found(n - 2, &[&format!("{}", n - 3), &format!("{}", n - 2)])),
+    }
+}
+
+/// A directory and what must be true of it.
+struct Watched {
+    directory: Directory<u32>,
+    now: u64,
+    under_way: Vec<Question>,
+    asked: u32,
+    waiting: BTreeSet<u32>,
+}
+
+impl Watched {
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Ask(serial) => {
+                self.asked += 1;
+                match self.directory.ask(key(&serial.to_string()), self.asked, self.now) {
+                    Some((waiter, _)) => assert_eq!(waiter, self.asked),
+                    None => assert!(self.waiting.insert(self.asked)),
+                }
+            }
+            Step::Next => {
+                if let Some(question) = self.directory.next(self.now) {
+                    assert!(!self.under_way.contains(&question), "{question:?} is under way already");
+                    self.under_way.push(question);
+                    assert!(self.under_way.len() <= rules().requests_max);
+                }
+            }
+            Step::Answer(which, kind) if !self.under_way.is_empty() => {
+                let question = self.under_way.remove(which % self.under_way.len());
+                let told = self.directory.answered(question, reply(*kind), self.now);
+                self.told(told);
+            }
+            Step::Answer(..) => {}
+            Step::Wait(ms) => self.now += ms,
+            Step::GiveUp => {
+                let told = self.directory.give_up(self.now);
+                self.told(told);
+            }
+        }
+    }
+
+    fn told(&mut self, told: Vec<(u32, Verdict)>) {
+        for (waiter, _) in told {
+            assert!(self.waiting.remove(&waiter), "{waiter} is told twice");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn everybody_who_waits_is_told_once_and_no_question_is_asked_twice_at_a_time(
+        steps in proptest::collection::vec(step(), 0..200),
+    ) {
+        let (under_way, waiting) = (Vec::new(), BTreeSet::new());
+        let mut watched = Watched { directory: directory(), now: START, under_way, asked: 0, waiting };
+        steps.iter().for_each(|step| watched.take(step));
+        while !watched.under_way.is_empty() {
+            watched.take(&Step::Answer(0, 2));
+        }
+        watched.take(&Step::Wait(WAIT_MS));
+        watched.take(&Step::GiveUp);
+        prop_assert!(watched.waiting.is_empty());
+        // Whatever happened, every client that is known will be asked for again.
+        for _ in 0..watched.directory.clients().len() {
+            watched.now += FOUND_MS;
+            watched.take(&Step::Next);
+            prop_assert!(!watched.under_way.is_empty());
+            watched.take(&Step::Answer(0, 0));
+        }
+        prop_assert!(watched.directory.clients().is_empty());
+    }
 }
