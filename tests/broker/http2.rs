@@ -292,6 +292,72 @@ fn a_web_socket_that_is_not_asked_for_well_is_refused_with_the_reason() {
     assert_eq!(stranger.receive(answer).status, 401);
 }
 
+/// Makes a long-polling instance and gives its path.
+fn instance(client: &mut Http2, query: &str) -> String {
+    let answer = client.send(client.ask("POST", &format!("/ce/consumers{query}")), None);
+    let answer = client.receive(answer);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let location = answer.header("location").expect("a Location");
+    let path = location.strip_prefix("https://localhost:").expect("the authority the client asked");
+    path.split_once('/').map(|(_, path)| format!("/{path}")).expect("a path")
+}
+
+#[test]
+fn instances_are_polled_next_to_each_other_and_go_through_all_their_calls() {
+    let broker = Broker::start();
+    let mut client = Http2::open(&broker, "demo");
+    let bases: Vec<_> = (0..3).map(|n| instance(&mut client, &format!("?group=g{n}"))).collect();
+    let waiting: Vec<_> =
+        bases.iter().map(|base| client.send(client.ask("GET", &format!("{base}/event")), None)).collect();
+    wait_for_metric(&mut client, &broker, "polls_waiting", 3.0);
+    assert_eq!(client.post_event(&keyed("1", "k", 1)).status, 202);
+    for answer in waiting {
+        let answer = client.receive(answer);
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(EVENT)));
+        assert!(answer.text().contains(r#""id":"1""#), "{}", answer.text());
+    }
+    assert_eq!(client.post_event(&keyed("2", "k", 2)).status, 202);
+    let base = &bases[0];
+    let answer = client.get(&format!("{base}/raw?confirm=true"));
+    assert_eq!(
+        (answer.status, answer.header("ce-id"), answer.header("ce-offset")),
+        (200, Some("2"), Some("2"))
+    );
+    let confirm = client.send(client.ask("POST", &format!("{base}/confirm")), None);
+    assert_eq!(client.receive(confirm).status, 204);
+    wait_for_metric(&mut client, &broker, "events_confirmed_total", 2.0);
+    let delete = client.send(client.ask("DELETE", base), None);
+    let answer = client.receive(delete);
+    assert_eq!((answer.status, answer.header("content-length")), (204, None));
+    assert_eq!(client.get(&format!("{base}/event")).status, 404);
+}
+
+#[test]
+fn a_poll_that_is_taken_back_takes_no_event_and_one_that_is_not_read_gives_them_back() {
+    let broker = Broker::with(&[("server", "request_timeout", "\"2s\"")]);
+    let mut client = Http2::open(&broker, "demo");
+    let base = instance(&mut client, "");
+    let waiting = client.send(client.ask("GET", &format!("{base}/event")), None);
+    wait_for_metric(&mut client, &broker, "polls_waiting", 1.0);
+    drop(waiting);
+    wait_for_metric(&mut client, &broker, "polls_waiting", 0.0);
+    let event =
+        record("1", 1).replacen("\"data\":{", &format!("\"data\":{{\"note\":\"{}\",", "x".repeat(5000)), 1);
+    assert_eq!(client.post_event(&event).status, 202);
+
+    let mut narrow = h2::client::Builder::new();
+    narrow.initial_window_size(1000);
+    let mut other = Http2::with(&broker, "demo", &narrow);
+    let unread = other.send(other.ask("GET", &format!("{base}/event")), None);
+    let unread = other.run(unread).expect("the head of the answer");
+    assert_eq!(unread.status(), 200);
+    // Only the first piece fits, and no more room comes in time.
+    wait_for_metric(&mut other, &broker, "answers_taken_back_total", 1.0);
+    let again = client.get(&format!("{base}/event?confirm=true"));
+    assert!(again.status == 200 && again.text().contains(r#""id":"1""#), "{again:?}");
+    assert_eq!(broker.metric("events_confirmed_total"), 0.0);
+}
+
 /// Settings with which streams that are not read leave room to others.
 fn roomy() -> h2::client::Builder {
     let mut settings = h2::client::Builder::new();
