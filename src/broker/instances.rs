@@ -294,13 +294,15 @@ impl Receipt {
     fn watch(&self, connection: Handle) {
         let (core, instance, client, answer) = (self.core.clone(), self.instance, self.client, self.answer);
         rt::spawn(async move {
+            // Other streams of the connection may go on sending, so that there is always something to acknowledge.
+            let Some(sent) = connection.sent() else { return };
             let mut pause = LOOK_FIRST;
-            while let Some(1..) = connection.unacknowledged() {
+            while let Some(acknowledged) = connection.acknowledged() {
+                if acknowledged >= sent {
+                    return core.inform(instance, client, Ticket(0), What::Sent(answer));
+                }
                 rt::sleep(pause).await;
                 pause = (pause * 2).min(LOOK_LAST);
-            }
-            if connection.unacknowledged().is_some() {
-                core.inform(instance, client, Ticket(0), What::Sent(answer));
             }
         });
     }

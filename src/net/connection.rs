@@ -170,7 +170,7 @@ impl Transport for Connection {
             let mut socket = Gather { stream: &mut self.stream, cx, buffer: &self.buffers.send };
             match self.tls.write_tls(&mut socket) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
+                Ok(bytes) => self.deadline.count_sent(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -27,6 +27,8 @@ struct Entry {
     /// Nothing is under way: the connection may end at any time.
     idle: Cell<bool>,
     passed: Cell<bool>,
+    /// Bytes handed to the kernel.
+    sent: Cell<u64>,
 }
 
 /// What a deadline that has passed puts an end to.
@@ -69,6 +71,7 @@ impl Deadlines {
             how: Cell::new(libc::SHUT_RDWR),
             idle: Cell::new(false),
             passed: Cell::new(false),
+            sent: Cell::new(0),
         });
         self.entries.borrow_mut().push(Rc::downgrade(&entry));
         entry
@@ -105,10 +108,18 @@ impl Entry {
 }
 
 impl Handle {
-    /// Bytes sent on the connection that the peer's kernel has not acknowledged; `None` once nobody can tell any more.
-    pub fn unacknowledged(&self) -> Option<usize> {
-        match self.entry.upgrade()?.ends {
-            Ends::Socket(socket) => unacknowledged(socket).ok(),
+    /// Bytes sent on the connection so far; `None` once it is over.
+    pub fn sent(&self) -> Option<u64> {
+        Some(self.entry.upgrade()?.sent.get())
+    }
+
+    /// How many of them the peer's kernel has acknowledged; `None` once nobody can tell any more.
+    pub fn acknowledged(&self) -> Option<u64> {
+        let entry = self.entry.upgrade()?;
+        match entry.ends {
+            Ends::Socket(socket) => {
+                Some(entry.sent.get().saturating_sub(unacknowledged(socket).ok()? as u64))
+            }
             Ends::Wait(_) => None,
         }
     }
@@ -170,6 +181,11 @@ impl Deadline {
     pub fn lift(&self) {
         self.entry.at.set(None);
         self.entry.idle.set(false);
+    }
+
+    /// Counts bytes that were handed to the kernel.
+    pub fn count_sent(&self, bytes: usize) {
+        self.entry.sent.set(self.entry.sent.get() + bytes as u64);
     }
 
     /// A handle for those who may end the connection.

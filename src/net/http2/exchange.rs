@@ -17,10 +17,13 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Most bytes kept free for a body of which nothing has come: a length is only a promise.
 const BODY_RESERVE_BYTES: usize = 16 << 10;
 
+/// Time between two looks at whether an answer was sent.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// When a client may come again that had too many others before it.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -172,6 +175,9 @@ impl Exchange {
         {
             // The task of the connection sends what this one has handed over.
             rt::breathe().await;
+            while shared.unsent.get() {
+                rt::sleep(LOOK_AGAIN).await;
+            }
             shared.receipts.borrow_mut().keep(receipt, shared.connection.clone());
         }
     }

@@ -63,6 +63,8 @@ struct Shared {
     /// A task has ended.
     ended: Notify,
     connection: Handle,
+    /// Something that streams have handed over has not been sent.
+    unsent: Cell<bool>,
     /// Of answers of which it is not certain that they have arrived.
     receipts: RefCell<Receipts>,
     /// An answer says that the client should not send more requests.
@@ -163,9 +165,9 @@ impl Shared {
     fn new(core: Rc<Core>, peer: Rc<Peer>, connection: Handle) -> Self {
         let budget = Budget::new(REQUEST_BYTES_MAX.max(core.config.server.request_bytes_max));
         let (tasks, web_sockets) = (Cell::new(0), Cell::new(0));
-        let (ended, leaving) = (Notify::default(), Cell::new(false));
+        let (ended, leaving, unsent) = (Notify::default(), Cell::new(false), Cell::new(false));
         let receipts = RefCell::default();
-        Self { core, peer, budget, tasks, web_sockets, ended, connection, receipts, leaving }
+        Self { core, peer, budget, tasks, web_sockets, ended, connection, unsent, receipts, leaving }
     }
 
     /// Whether the client should make its next requests elsewhere.
@@ -198,6 +200,8 @@ impl Driver {
             rt::breathe().await;
             self.wire.borrow_mut().begin_turn();
         }
+        // What has not been sent never will be.
+        self.shared.unsent.set(false);
     }
 
     /// One turn, or what is left of it.
@@ -207,12 +211,15 @@ impl Driver {
             return Poll::Ready(Pause::End);
         }
         let mut wire = self.wire.borrow_mut();
-        match wire.poll_flush(cx) {
+        let flushed = wire.poll_flush(cx);
+        let turn_is_over = wire.turn_is_over();
+        drop(wire);
+        self.shared.unsent.set(turn_is_over || flushed.is_pending());
+        match flushed {
             Poll::Ready(Err(_)) => return Poll::Ready(Pause::End),
-            _ if wire.turn_is_over() => return Poll::Ready(Pause::Breathe),
+            _ if turn_is_over => return Poll::Ready(Pause::Breathe),
             _ => {}
         }
-        drop(wire);
         self.set_deadline();
         Poll::Pending
     }
