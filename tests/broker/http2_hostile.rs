@@ -1,7 +1,7 @@
 //! Clients of HTTP/2 that mean no good, or know no better: floods, heads without end, answers that nobody reads.
 
-use crate::harness::{Broker, PATIENCE, expect, post_event, record, wait_for};
-use crate::http2_client::open;
+use crate::harness::{Broker, PATIENCE, expect, post_batch, post_event, record, wait_for};
+use crate::http2_client::{Http2, open};
 use nistru::client::Stream;
 use std::io::{ErrorKind, Read, Write};
 use std::time::Instant;
@@ -254,4 +254,33 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
         }
     });
     wait_for("the connection to be forgotten", || (broker.metric("connections_open") == 0.0).then_some(()));
+}
+
+#[test]
+fn a_consumer_that_reads_nothing_loses_its_session_and_then_its_connection() {
+    let broker = Broker::with(&[
+        ("server", "request_timeout", "\"1s\""),
+        ("server", "idle_timeout", "\"1s\""),
+        ("delivery", "ping_interval", "\"1s\""),
+        ("delivery", "pong_timeout", "\"1s\""),
+        ("delivery", "window_bytes", "\"64 MiB\""),
+    ]);
+    let mut producer = broker.connect("demo");
+    let note = "x".repeat(60_000);
+    let event = |n: i64| {
+        record(&n.to_string(), n).replacen("\"data\":{", &format!("\"data\":{{\"note\":\"{note}\","), 1)
+    };
+    // More than sockets hold, so that what is sent last stays where it is.
+    for round in 0..30 {
+        let batch: Vec<_> = (round * 16..(round + 1) * 16).map(event).collect();
+        expect(&post_batch(&mut producer, &batch), 202);
+    }
+    let mut roomy = h2::client::Builder::new();
+    roomy.initial_window_size(64 << 20).initial_connection_window_size(64 << 20);
+    let mut deaf = Http2::with(&broker, "demo", &roomy);
+    let session = deaf.consume("deaf");
+    wait_for("the end of the session", || (broker.metric("websockets_open") == 0.0).then_some(()));
+    wait_for("the end of the connection", || (broker.metric("connections_open") == 0.0).then_some(()));
+    expect(&post_event(&mut broker.connect("demo"), &record("last", 1)), 202);
+    drop((session, deaf));
 }
