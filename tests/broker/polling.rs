@@ -441,6 +441,21 @@ fn an_instance_is_unknown_to_other_clients_groups_and_bridges() {
 }
 
 #[test]
+fn an_instance_that_was_made_up_is_404_whatever_core_it_names() {
+    let broker = Broker::start();
+    let mut demo = broker.connect("demo");
+    let Instance(path) = Instance::open(&mut demo, "?group=g");
+    let (base, name) = path.rsplit_once('/').unwrap();
+    for core in ["00", "01", "02", "40", "ff"] {
+        let made_up = Instance(format!("{base}/{core}{}", "0".repeat(name.len() - 2)));
+        expect(&made_up.get(&mut demo, "event"), 404);
+        expect(&made_up.confirm(&mut demo, ""), 404);
+        expect(&made_up.delete(&mut demo), 404);
+    }
+    expect(&Instance(path).delete(&mut demo), 204);
+}
+
+#[test]
 fn an_instance_that_nobody_polls_is_deleted_and_its_partitions_are_freed() {
     let broker = Broker::with(&[("polling", "timeout", "\"1s\""), ("polling", "instance_timeout", "\"2s\"")]);
     let mut connection = broker.connect("demo");

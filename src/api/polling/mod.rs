@@ -209,8 +209,11 @@ fn raw(mut response: Response, offset: u64, event: &[u8]) -> Result<Response, Pr
     Ok(response)
 }
 
+/// The address that the request names. A home that is no core of this broker can only be made up.
 fn address(core: &Core, request: &Request) -> Result<Address, Problem> {
-    Address::of(&request.path, core.bridge).ok_or_else(not_found)
+    Address::of(&request.path, core.bridge)
+        .filter(|address| usize::from(address.instance.home.0) < core.cores())
+        .ok_or_else(not_found)
 }
 
 /// The query, in which at most one parameter may stand.
