@@ -178,7 +178,8 @@ impl Hostile {
 
     /// The code of the close frame among what was heard, and its reason.
     fn close(&self) -> Option<(u16, String)> {
-        let mut socket = WebSocket::from_raw_socket(Cursor::new(self.heard.clone()), Role::Client, None);
+        let heard = Heard(Cursor::new(self.heard.clone()));
+        let mut socket = WebSocket::from_raw_socket(heard, Role::Client, None);
         loop {
             match socket.read() {
                 Ok(Message::Close(frame)) => {
@@ -188,6 +189,25 @@ impl Hostile {
                 Err(_) => return None,
             }
         }
+    }
+}
+
+/// What was heard, read by a client whose answers, such as those to pings, go nowhere.
+struct Heard(Cursor<Vec<u8>>);
+
+impl Read for Heard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
