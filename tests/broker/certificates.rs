@@ -141,7 +141,7 @@ fn a_certificate_that_expires_takes_its_connections_and_sessions_with_it() {
     authority.client(broker.dir(), "short", 1, |_| {}).register(&broker, "demo");
     broker.launch();
     // Another with the same serial number, because starting a broker may take a while.
-    let short = authority.client(broker.dir(), "short", 1, for_seconds(8));
+    let short = authority.client(broker.dir(), "short", 1, for_seconds(12));
     let endpoint = short.endpoint(&broker);
     let mut idle = Connection::open(&endpoint).unwrap();
     expect(&post_event(&mut idle, &record("1", 1)), 202);
