@@ -23,9 +23,8 @@ use std::time::Duration;
 /// Answers of one connection that are remembered. More would only keep what they hold in memory.
 const RECEIPTS_MAX: usize = 16;
 
-/// Time between two looks at whether an answer was acknowledged: at first, and at last.
-const LOOK_FIRST: Duration = Duration::from_millis(2);
-const LOOK_LAST: Duration = Duration::from_millis(250);
+/// Milliseconds between looks at whether an answer was acknowledged.
+const LOOKS_MS: [u64; 7] = [2, 4, 8, 16, 32, 64, 128];
 
 /// Names an instance while the process lives. Nobody can guess it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,8 +60,10 @@ pub enum What {
     Delete,
     /// Nobody waits for the answer of this ticket any more. Has no answer, like all that follow.
     Withdraw,
-    /// An answer of this number was sent, and the client's machine says that it has it.
+    /// The client's machine has acknowledged an answer of this number, and its connection stands.
     Sent(u64),
+    /// It is not known whether it did.
+    Unsure(u64),
     /// It has certainly arrived.
     Arrived(u64),
     /// It has not arrived: the events are to be handed out again.
@@ -102,12 +103,21 @@ pub struct Instances {
     tickets: Cell<u64>,
     homes: RefCell<HashMap<InstanceId, Entry, ahash::RandomState>>,
     asking: RefCell<HashMap<Ticket, oneshot::Sender<Told>, ahash::RandomState>>,
+    /// Answers of which it is not certain that they have arrived, once they were sent with where.
+    receipts: RefCell<HashMap<(InstanceId, u64), Option<Sent>, ahash::RandomState>>,
 }
 
 struct Entry {
     client: ClientId,
     group: String,
     mailbox: Rc<Mailbox>,
+}
+
+/// Where an answer was sent: its last byte is the last of so many on the connection.
+#[derive(Clone)]
+struct Sent {
+    connection: Handle,
+    upto: u64,
 }
 
 /// Questions to one instance, in order.
@@ -240,6 +250,38 @@ impl Core {
         }
     }
 
+    /// Finds out for an instance whether an answer has reached its client. With patience it takes a while before that is unsure.
+    pub(super) fn probe(self: &Rc<Self>, instance: InstanceId, client: ClientId, answer: u64, patient: bool) {
+        let core = self.clone();
+        rt::spawn(async move {
+            let looks: &[u64] = if patient { &LOOKS_MS } else { &[] };
+            let mut looks = looks.iter();
+            let what = loop {
+                let known = core.instances.receipts.borrow().get(&(instance, answer)).cloned();
+                match (known, looks.next()) {
+                    (Some(Some(sent)), _) if sent.connection.has_delivered(sent.upto) => {
+                        break What::Sent(answer);
+                    }
+                    (Some(_), Some(pause_ms)) => rt::sleep(Duration::from_millis(*pause_ms)).await,
+                    (None, _) | (_, None) => break What::Unsure(answer),
+                }
+            };
+            core.inform(instance, client, Ticket(0), what);
+        });
+    }
+
+    /// Asks the core that has the connection of an answer whether it has reached its client.
+    pub fn ask_for_receipt(
+        &self,
+        of: CoreId,
+        instance: InstanceId,
+        client: ClientId,
+        answer: u64,
+        patient: bool,
+    ) {
+        self.post(of, Message::Probe { instance, client, answer, patient });
+    }
+
     /// Nobody took what was told.
     fn give_back(&self, instance: InstanceId, client: ClientId, told: Told) {
         if let Told::Events { answer, .. } = told {
@@ -286,38 +328,23 @@ impl Drop for Question {
 impl Receipt {
     /// For the answer of that number.
     pub fn new(core: &Rc<Core>, instance: InstanceId, client: ClientId, answer: u64) -> Self {
+        core.instances.receipts.borrow_mut().insert((instance, answer), None);
         Self { core: core.clone(), instance, client, answer, arrived: false }
-    }
-
-    /// Says that the answer was sent once the other end of `connection` has acknowledged it. A machine that fell off the network
-    /// never does, and its client must not confirm by reading on what it has never seen.
-    fn watch(&self, connection: Handle) {
-        let (core, instance, client, answer) = (self.core.clone(), self.instance, self.client, self.answer);
-        rt::spawn(async move {
-            // Other streams of the connection may go on sending, so that there is always something to acknowledge.
-            let Some(sent) = connection.sent() else { return };
-            let mut pause = LOOK_FIRST;
-            while let Some(acknowledged) = connection.acknowledged() {
-                if acknowledged >= sent {
-                    return core.inform(instance, client, Ticket(0), What::Sent(answer));
-                }
-                rt::sleep(pause).await;
-                pause = (pause * 2).min(LOOK_LAST);
-            }
-        });
     }
 
     /// The client went on after the answer, so it has it.
     pub fn arrived(mut self) {
         self.arrived = true;
-        self.core.inform(self.instance, self.client, Ticket(0), What::Arrived(self.answer));
     }
 }
 
 impl Receipts {
     /// Keeps the receipt of an answer that was just sent on `connection`.
     pub fn keep(&mut self, receipt: Receipt, connection: Handle) {
-        receipt.watch(connection);
+        let key = (receipt.instance, receipt.answer);
+        // Other streams of the connection may go on sending, so that there is always something to acknowledge.
+        let sent = connection.sent().map(|upto| Sent { connection, upto });
+        receipt.core.instances.receipts.borrow_mut().insert(key, sent);
         self.0.push_back(receipt);
         if self.0.len() > RECEIPTS_MAX
             && let Some(oldest) = self.0.pop_front()
@@ -334,9 +361,9 @@ impl Receipts {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if !self.arrived {
-            self.core.inform(self.instance, self.client, Ticket(0), What::Failed(self.answer));
-        }
+        self.core.instances.receipts.borrow_mut().remove(&(self.instance, self.answer));
+        let what = if self.arrived { What::Arrived(self.answer) } else { What::Failed(self.answer) };
+        self.core.inform(self.instance, self.client, Ticket(0), what);
     }
 }
 

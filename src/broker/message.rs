@@ -149,7 +149,14 @@ pub enum Message {
         reason: &'static str,
     },
 
-    /// A request's core to the home of a long-polling instance.
+    /// The home of a long-polling instance to the core of a connection: has this answer reached its client?
+    Probe {
+        instance: InstanceId,
+        client: ClientId,
+        answer: u64,
+        patient: bool,
+    },
+    /// A request's core to the home of a long-polling instance. Its word on a probe is such a message too.
     Ask(Box<Asked>),
     /// The home to the request's core.
     Told {

@@ -47,6 +47,9 @@ impl Core {
             }
             Message::Dismiss { session, reason } => self.tell(session, Notice::Dismiss { reason }),
             Message::Ask(asked) => self.asked(*asked),
+            Message::Probe { instance, client, answer, patient } => {
+                self.probe(instance, client, answer, patient);
+            }
             Message::Told { instance, client, ticket, told } => self.told(instance, client, ticket, told),
             Message::Live(live) => self.go_live(*live),
             Message::Scrape { number } => self.tell_metrics(number),

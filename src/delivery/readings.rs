@@ -85,9 +85,16 @@ impl<E: Clone> Readings<E> {
         self.last_answer
     }
 
-    /// The last answer that was handed out and of which nothing is known yet.
-    pub fn under_way(&self) -> Option<u64> {
-        self.answers.iter().rev().find(|answer| answer.fate == Fate::UnderWay).map(|answer| answer.number)
+    /// Forgets of every answer that it was sent, unless it has certainly arrived, and gives the numbers of these: what was true of
+    /// a connection need not be true any more.
+    pub fn doubt(&mut self) -> Vec<u64> {
+        let doubtful = self.answers.iter_mut().filter(|answer| answer.fate != Fate::Arrived);
+        doubtful
+            .map(|answer| {
+                answer.fate = Fate::UnderWay;
+                answer.number
+            })
+            .collect()
     }
 
     /// An answer was sent.
@@ -197,9 +204,10 @@ mod tests {
     fn what_was_read_is_what_was_sent() {
         let mut readings = Sample::default();
         let first = readings.hand_out(&[(1, "a"), (2, "b")]);
-        assert_eq!((readings.consume_read(), readings.under_way()), (Consumed::default(), Some(first)));
+        assert_eq!(readings.consume_read(), Consumed::default());
         readings.sent(first);
-        assert_eq!(readings.under_way(), None);
+        assert_eq!((readings.doubt(), readings.consume_read()), (vec![first], Consumed::default()));
+        readings.sent(first);
         assert_eq!(readings.consume_read(), upto(2));
         assert_eq!(readings.consume_read(), Consumed::default());
         readings.failed(first);

@@ -111,11 +111,13 @@ impl Connection {
 
     /// For a client that sends no more: whether it did so by itself, and had received everything by then.
     pub fn has_received_all(&self) -> bool {
-        !self.deadline.passed() && self.stream.unacknowledged().is_ok_and(|bytes| bytes == 0)
+        let handle = self.deadline.handle();
+        !self.deadline.passed() && handle.sent().is_some_and(|bytes| handle.has_delivered(bytes))
     }
 
     /// Says goodbye and waits until the client has closed too, so that the last bytes sent are not lost to a reset when the
-    /// client still has unread data under way. Tells whether it did, in good order and in time.
+    /// client still has unread data under way. Tells whether it did, in good order and in time; not of use when the client has
+    /// closed before.
     pub async fn end(mut self, limit: Duration) -> bool {
         self.deadline.limit(limit);
         self.tls.send_close_notify();

@@ -142,6 +142,7 @@ impl Http1 {
                 if self.connection.has_received_all() {
                     self.receipts.arrived();
                 }
+                self.receipts = Receipts::default();
                 Ok(Some(Next::Close))
             }
             0 if self.connection.deadline().passed() => {

@@ -2,7 +2,7 @@
 //! socket of its own has an [`Alarm`] instead, which wakes the task that waits for it.
 
 use super::notify::Notify;
-use super::socket::unacknowledged;
+use super::socket::{is_over, unacknowledged};
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
@@ -113,15 +113,18 @@ impl Handle {
         Some(self.entry.upgrade()?.sent.get())
     }
 
-    /// How many of them the peer's kernel has acknowledged; `None` once nobody can tell any more.
-    pub fn acknowledged(&self) -> Option<u64> {
-        let entry = self.entry.upgrade()?;
-        match entry.ends {
-            Ends::Socket(socket) => {
-                Some(entry.sent.get().saturating_sub(unacknowledged(socket).ok()? as u64))
-            }
+    /// Whether the connection stands and the peer's kernel has acknowledged so many of the bytes sent on it.
+    pub fn has_delivered(&self, bytes: u64) -> bool {
+        let unacknowledged = |socket| match is_over(socket) {
+            Ok(false) => unacknowledged(socket).ok(),
+            _ => None,
+        };
+        let Some(entry) = self.entry.upgrade() else { return false };
+        let waiting = match entry.ends {
+            Ends::Socket(socket) => unacknowledged(socket),
             Ends::Wait(_) => None,
-        }
+        };
+        waiting.is_some_and(|waiting| entry.sent.get().saturating_sub(waiting as u64) >= bytes)
     }
 
     /// Ends the connection if it is idle now.

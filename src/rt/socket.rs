@@ -12,6 +12,9 @@ use std::task::{Context, Poll};
 /// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` bounds it too.
 const BACKLOG: i32 = 4096;
 
+/// The state of a connection that is over (`include/net/tcp_states.h` of Linux).
+const TCP_CLOSE: u8 = 7;
+
 /// A listening socket. Every core binds the same address (`SO_REUSEPORT`) and the kernel spreads connections.
 pub struct Listener {
     listener: TcpListener,
@@ -81,20 +84,32 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// Bytes handed to the kernel that the peer's kernel has not acknowledged.
-    pub fn unacknowledged(&self) -> io::Result<usize> {
-        unacknowledged(self.as_raw_fd())
-    }
-}
-
-/// See [`Stream::unacknowledged`]; of a descriptor that is no socket any more it is an error.
+/// Bytes handed to the kernel on `socket` that the peer's kernel has not acknowledged.
 pub(super) fn unacknowledged(socket: RawFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the call writes one int, and fails on anything that has no send queue.
     match unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) } {
         0 => Ok(usize::try_from(bytes).unwrap_or(0)),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether the connection of `socket` is over in both directions, as it is from the moment in which a reset comes.
+pub(super) fn is_over(socket: RawFd) -> io::Result<bool> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the call writes at most `bytes` bytes into `info`, of which zeros are a value, and fails on anything but TCP.
+    unsafe {
+        match libc::getsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut bytes,
+        ) {
+            0 => Ok(info.assume_init().tcpi_state == TCP_CLOSE),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 

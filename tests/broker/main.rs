@@ -22,6 +22,7 @@ mod my_settings;
 mod operating;
 mod personal_data;
 mod polling;
+mod polling_losses;
 mod producing;
 mod reloading;
 mod restarting;

@@ -1,23 +1,23 @@
-//! Consuming by long polling: what each call answers, and that nothing is lost whoever goes away when.
+//! Consuming by long polling: what each call answers, and how instances come and go.
 
 use crate::harness::{Broker, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for};
 use crate::transport::replace_line;
 use nistru::client::{Answer, Connection, Stream};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Settings with which polls end soon and instances live long.
-const SHORT_POLLS: [(&str, &str, &str); 1] = [("polling", "timeout", "\"1s\"")];
+pub const SHORT_POLLS: [(&str, &str, &str); 1] = [("polling", "timeout", "\"1s\"")];
 
 /// The path of an instance.
 #[derive(Clone)]
-struct Instance(String);
+pub struct Instance(String);
 
 impl Instance {
     /// Makes an instance for `query`.
-    fn open(connection: &mut Connection, query: &str) -> Self {
+    pub fn open(connection: &mut Connection, query: &str) -> Self {
         let answer = connection.request("POST", &format!("/ce/consumers{query}"), &[]).unwrap();
         expect(&answer, 201);
         assert!(answer.body.is_empty());
@@ -26,12 +26,12 @@ impl Instance {
         Self(path.split_once('/').map(|(_, path)| format!("/{path}")).expect("a path"))
     }
 
-    fn get(&self, connection: &mut Connection, what: &str) -> Answer {
+    pub fn get(&self, connection: &mut Connection, what: &str) -> Answer {
         connection.get(&format!("{}/{what}", self.0), &[]).unwrap()
     }
 
     /// The id and offset of the next event.
-    fn event(&self, connection: &mut Connection, query: &str) -> (String, String) {
+    pub fn event(&self, connection: &mut Connection, query: &str) -> (String, String) {
         let answer = self.get(connection, &format!("event{query}"));
         assert_eq!(answer.header("content-type"), Some("application/cloudevents+json"), "{answer}");
         let event: serde_json::Value = serde_json::from_str(&expect(&answer, 200)).unwrap();
@@ -39,7 +39,7 @@ impl Instance {
     }
 
     /// The ids of the next events, in one answer.
-    fn events(&self, connection: &mut Connection, query: &str) -> Vec<String> {
+    pub fn events(&self, connection: &mut Connection, query: &str) -> Vec<String> {
         let answer = self.get(connection, &format!("events{query}"));
         assert_eq!(answer.header("content-type"), Some("application/cloudevents-batch+json"), "{answer}");
         let events: Vec<serde_json::Value> = serde_json::from_str(&expect(&answer, 200)).unwrap();
@@ -47,7 +47,7 @@ impl Instance {
     }
 
     /// The ids of so many events, in however many answers.
-    fn ids(&self, connection: &mut Connection, count: usize) -> Vec<String> {
+    pub fn ids(&self, connection: &mut Connection, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < count {
             ids.extend(self.events(connection, "?confirm=true"));
@@ -55,16 +55,16 @@ impl Instance {
         ids
     }
 
-    fn confirm(&self, connection: &mut Connection, query: &str) -> Answer {
+    pub fn confirm(&self, connection: &mut Connection, query: &str) -> Answer {
         connection.request("POST", &format!("{}/confirm{query}", self.0), &[]).unwrap()
     }
 
-    fn delete(&self, connection: &mut Connection) -> Answer {
+    pub fn delete(&self, connection: &mut Connection) -> Answer {
         connection.request("DELETE", &self.0, &[]).unwrap()
     }
 
     /// A poll on a connection of its own that is under way until it is answered.
-    fn poll(&self, broker: &Broker, what: &str) -> JoinHandle<Answer> {
+    pub fn poll(&self, broker: &Broker, what: &str) -> JoinHandle<Answer> {
         let mut connection = broker.connect("demo");
         let path = format!("{}/{what}", self.0);
         let before = broker.metric("polls_waiting");
@@ -74,7 +74,7 @@ impl Instance {
     }
 
     /// A connection on which a poll was sent and nothing is read.
-    fn unread_poll(&self, broker: &Broker, what: &str) -> Stream {
+    pub fn unread_poll(&self, broker: &Broker, what: &str) -> Stream {
         let mut stream = Stream::open(&broker.endpoint("demo")).unwrap();
         let request = format!("GET {}/{what} HTTP/1.1\r\nHost: localhost\r\n\r\n", self.0);
         stream.write_all(request.as_bytes()).unwrap();
@@ -83,23 +83,23 @@ impl Instance {
     }
 }
 
-fn connections(broker: &Broker) -> (Connection, Connection) {
+pub fn connections(broker: &Broker) -> (Connection, Connection) {
     (broker.connect("demo"), broker.connect("demo"))
 }
 
-fn keyed_events(ids: &[&str]) -> Vec<String> {
+pub fn keyed_events(ids: &[&str]) -> Vec<String> {
     ids.iter().map(|id| keyed(id, "same", 1)).collect()
 }
 
 /// A large event.
-fn blob(id: usize) -> String {
+pub fn blob(id: usize) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"{id}","source":"urn:demo","type":"Demo.Load.Blob.Created","partitionkey":"k","data":"{}"}}"#,
         "x".repeat(60_000)
     )
 }
 
-fn nothing(answer: &Answer) {
+pub fn nothing(answer: &Answer) {
     assert_eq!((answer.status, answer.body.len()), (204, 0), "{answer}");
 }
 
@@ -323,93 +323,6 @@ fn a_broker_that_stops_answers_polls_with_503_and_its_instances_do_not_survive()
 }
 
 #[test]
-fn a_crash_loses_no_event_and_brings_back_what_was_not_confirmed() {
-    let mut broker = Broker::start();
-    let (mut one, mut other) = connections(&broker);
-    let instance = Instance::open(&mut one, "?group=g");
-    expect(&post_batch(&mut one, &keyed_events(&["a", "b", "c"])), 202);
-    assert_eq!(instance.event(&mut one, "").0, "a");
-    nothing(&instance.confirm(&mut other, "?offset=1"));
-    assert_eq!(instance.event(&mut other, "").0, "b");
-    // The confirm is in the journal when the head has written it, at the latest with the next event.
-    wait_for("the confirm", || (broker.metric("group_lag_events") == 2.0).then_some(()));
-    expect(&post_event(&mut one, &keyed("d", "same", 1)), 202);
-    broker.kill();
-    broker.launch();
-    let mut connection = broker.connect("demo");
-    expect(&instance.get(&mut connection, "event"), 404);
-    let instance = Instance::open(&mut connection, "?group=g");
-    assert_eq!(instance.ids(&mut connection, 3), ["b", "c", "d"]);
-}
-
-#[test]
-fn a_client_that_goes_away_while_its_poll_waits_takes_no_event() {
-    let broker = Broker::start();
-    let mut connection = broker.connect("demo");
-    let instance = Instance::open(&mut connection, "");
-    let waiting = || broker.metric("polls_waiting");
-    let stream = instance.unread_poll(&broker, "event");
-    wait_for("the poll", || (waiting() == 1.0).then_some(()));
-    drop(stream);
-    wait_for("the withdrawal", || (waiting() == 0.0).then_some(()));
-    expect(&post_event(&mut connection, &record("a", 1)), 202);
-    assert_eq!(instance.event(&mut connection, "?confirm=true"), ("a".into(), "1".into()));
-}
-
-#[test]
-fn an_answer_that_breaks_off_comes_again_and_reading_on_does_not_confirm_it() {
-    let broker = Broker::with(&SHORT_POLLS);
-    let (mut producer, mut consumer) = connections(&broker);
-    let instance = Instance::open(&mut consumer, "?group=g");
-    for id in 0..12 {
-        expect(&post_event(&mut producer, &blob(id)), 202);
-    }
-    // More than the socket takes, of which the client reads a little before it breaks the connection.
-    let mut stream = instance.unread_poll(&broker, "events");
-    stream.read_exact(&mut [0; 1000]).unwrap();
-    drop(stream);
-    wait_for("the answer to be taken back", || {
-        (broker.metric("answers_taken_back_total") == 1.0).then_some(())
-    });
-    let ids = instance.events(&mut consumer, "?confirm=true");
-    assert_eq!(ids.first().map(String::as_str), Some("0"));
-    assert_eq!(broker.metric("events_confirmed_total"), 0.0);
-    let read = ids.len();
-    nothing(&instance.confirm(&mut consumer, ""));
-    wait_for("the confirm", || (broker.metric("events_confirmed_total") == read as f64).then_some(()));
-}
-
-#[test]
-fn what_has_not_reached_the_clients_machine_is_not_confirmed_by_reading_on() {
-    let broker = Broker::with(&[
-        ("polling", "timeout", "\"1s\""),
-        ("server", "event_bytes_max", "\"1 MiB\""),
-        ("storage", "segment_bytes", "\"8 MiB\""),
-    ]);
-    let (mut producer, mut consumer) = connections(&broker);
-    let instance = Instance::open(&mut consumer, "?group=g");
-    // An event larger than what the client's kernel takes as long as nobody reads it.
-    let large = record("large", 1)
-        .replace("Record", "Blob")
-        .replace("\"number\"", &format!("\"text\":\"{}\",\"number\"", "x".repeat(900_000)));
-    expect(&post_event(&mut producer, &large), 202);
-    let mut stream = instance.unread_poll(&broker, "event");
-    wait_for("the answer", || (broker.metric("events_delivered_total") == 1.0).then_some(()));
-    nothing(&instance.confirm(&mut consumer, ""));
-    expect(&post_event(&mut producer, &record("small", 1)), 202);
-    assert_eq!(instance.event(&mut consumer, "?confirm=true"), ("small".into(), "2".into()));
-    assert_eq!(broker.metric("events_confirmed_total"), 0.0);
-    let mut received = 0;
-    while received < large.len() {
-        received += stream.read(&mut [0; 65_536]).unwrap();
-    }
-    wait_for("the confirms", || {
-        nothing(&instance.confirm(&mut consumer, ""));
-        (broker.metric("events_confirmed_total") == 2.0).then_some(())
-    });
-}
-
-#[test]
 fn an_instance_is_unknown_to_other_clients_groups_and_bridges() {
     let broker = Broker::start();
     let mut demo = broker.connect("demo");
@@ -502,12 +415,18 @@ fn a_client_that_may_no_longer_consume_loses_its_instance() {
     broker.reload_with("clients/demo.toml", |text| text.split_once("[consumer]").unwrap().0.to_owned());
     let text = expect(&poll.join().unwrap(), 404);
     assert!(text.contains("not registered as a consumer"), "{text}");
-    assert!(expect(&instance.get(&mut connection, "event"), 401).contains("consumer"));
+    let mut answers_at_last = |status: u16, says: &str| {
+        wait_for("the registry on every core", || {
+            let answer = instance.get(&mut connection, "event");
+            (answer.status == status && answer.text().contains(says)).then_some(())
+        });
+    };
+    answers_at_last(401, "consumer");
     broker.reload_with("clients/demo.toml", |text| {
         let text = text + "[consumer]\ntypes = [\"Demo.Load.Record.Created\"]\n";
         replace_line(&text, "name", "name = \"Demonstration\"")
     });
-    assert!(expect(&instance.get(&mut connection, "event"), 404).contains("has ended"));
+    answers_at_last(404, "has ended");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use crate::broker::places::Place;
 use crate::broker::{Core, Slice};
 use crate::delivery::readings::{Consumed, Readings, Room};
 use crate::event::batch;
+use crate::id::{ClientId, CoreId};
 use crate::rt;
 use futures_lite::FutureExt;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -23,15 +24,18 @@ const ROUNDS_MAX: usize = 16;
 /// The state of one instance.
 pub(super) struct Instance {
     core: Rc<Core>,
+    client: ClientId,
     feed: Feed,
     listed: Listed,
     /// What the instance takes up of its client's.
     _places: [Place; 2],
     readings: Readings<Slice>,
-    /// A question that confirms what was read, while it is not yet known what of that has arrived.
+    /// A question about what was read or comes next, while it is not yet known whether the answer before has arrived.
     unsettled: Option<Unsettled>,
     /// Answers up to this one were waited for long enough.
     waited_for: u64,
+    /// Which cores have the connections of answers that are not known to have arrived.
+    senders: BTreeMap<u64, CoreId>,
     /// The poll that waits for events. There is never more than one.
     waiting: Option<Waiting>,
     /// Reports of dead events, of which the first is under way.
@@ -51,6 +55,8 @@ struct Waiting {
 struct Unsettled {
     asked: Asked,
     until_ms: u64,
+    /// Answers that somebody finds out about.
+    probing: BTreeSet<u64>,
 }
 
 /// A poll that counts as waiting.
@@ -90,14 +96,16 @@ enum Pause {
 }
 
 impl Instance {
-    pub fn new(core: Rc<Core>, feed: Feed, listed: Listed, places: [Place; 2]) -> Self {
+    pub fn new(core: Rc<Core>, client: ClientId, feed: Feed, listed: Listed, places: [Place; 2]) -> Self {
         Self {
+            client,
             feed,
             listed,
             _places: places,
             readings: Readings::default(),
             unsettled: None,
             waited_for: 0,
+            senders: BTreeMap::new(),
             waiting: None,
             reports: VecDeque::new(),
             heard_ms: core.uptime_ms(),
@@ -159,26 +167,33 @@ impl Instance {
 
     fn heed(&mut self, asked: Asked) {
         match asked.what {
-            What::Sent(answer) => return self.readings.sent(answer),
-            What::Arrived(answer) => return self.readings.arrived(answer),
+            What::Sent(answer) => {
+                self.readings.sent(answer);
+                return self.probed(answer);
+            }
+            What::Unsure(answer) => {
+                self.waited_for = self.waited_for.max(answer);
+                return self.probed(answer);
+            }
+            What::Arrived(answer) => {
+                self.readings.arrived(answer);
+                return self.probed(answer);
+            }
             What::Failed(answer) => {
                 self.core.metrics.numbers.answers_taken_back.add(1);
-                return self.readings.failed(answer);
+                self.readings.failed(answer);
+                return self.probed(answer);
             }
             _ => self.heard_ms = self.core.uptime_ms(),
         }
         match asked.what {
-            What::Read { reading, confirm: false } => {
-                self.settle_now();
-                self.wait(asked, reading);
-            }
-            What::Read { confirm: true, .. } | What::Confirm { upto: None } => {
+            What::Read { .. } | What::Confirm { upto: None } => {
                 self.settle_now();
                 if let What::Read { .. } = asked.what {
                     self.answer_nothing();
                 }
-                let until_ms = self.heard_ms + SETTLE_WITHIN_MS;
-                self.unsettled = Some(Unsettled { asked, until_ms });
+                let (until_ms, probing) = (self.heard_ms + SETTLE_WITHIN_MS, self.start_probing());
+                self.unsettled = Some(Unsettled { asked, until_ms, probing });
             }
             What::Confirm { upto: Some(offset) } => {
                 let told = self.consume(offset);
@@ -199,34 +214,49 @@ impl Instance {
                 };
                 self.unsettled.take_if(is_unsettled);
             }
-            What::Sent(_) | What::Arrived(_) | What::Failed(_) => {}
+            What::Sent(_) | What::Unsure(_) | What::Arrived(_) | What::Failed(_) => {}
         }
     }
 
-    /// Confirms what was read for whoever asked that, once it is known what has arrived or that was waited for long enough. The
-    /// client may have read the last answer on one connection and confirm it on another, before the first is known to have
-    /// brought it.
+    /// Goes on with a question once it is known whether the answers before have arrived, or that was waited for long enough. The
+    /// client may have read the last answer on one connection and go on with another, before the first is known to have
+    /// brought it; or the first has just broken, and its events come before all others.
     fn settle(&mut self) -> bool {
-        let is_due = |unsettled: &mut Unsettled| {
-            let under_way = self.readings.under_way();
-            under_way.is_none_or(|answer| answer <= self.waited_for)
-                || unsettled.until_ms <= self.core.uptime_ms()
-        };
+        let now_ms = self.core.uptime_ms();
+        let is_due = |unsettled: &mut Unsettled| unsettled.probing.is_empty() || unsettled.until_ms <= now_ms;
         let Some(Unsettled { asked, .. }) = self.unsettled.take_if(is_due) else { return false };
-        self.waited_for = self.readings.under_way().unwrap_or(0).max(self.waited_for);
-        self.confirm_for(asked);
+        self.go_on(asked);
         true
+    }
+
+    /// Asks about every answer that is not known to have arrived, each time anew: a connection that stood may have broken.
+    fn start_probing(&mut self) -> BTreeSet<u64> {
+        let doubtful: BTreeSet<_> = self.readings.doubt().into_iter().collect();
+        self.senders.retain(|answer, _| doubtful.contains(answer));
+        for (&answer, &sender) in &self.senders {
+            let patient = answer > self.waited_for;
+            self.core.ask_for_receipt(sender, self.listed.id, self.client, answer, patient);
+        }
+        doubtful
+    }
+
+    fn probed(&mut self, answer: u64) {
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.probing.remove(&answer);
+        }
     }
 
     /// The client has moved on.
     fn settle_now(&mut self) {
         if let Some(Unsettled { asked, .. }) = self.unsettled.take() {
-            self.confirm_for(asked);
+            self.go_on(asked);
         }
     }
 
-    fn confirm_for(&mut self, asked: Asked) {
-        self.consume_read();
+    fn go_on(&mut self, asked: Asked) {
+        if !matches!(asked.what, What::Read { confirm: false, .. }) {
+            self.consume_read();
+        }
         match asked.what {
             What::Read { reading, .. } => self.wait(asked, reading),
             _ => self.core.tell_asker(&asked, Told::Done),
@@ -335,6 +365,7 @@ impl Instance {
         self.feed.sent(events.len() as u64, bytes as u64);
         self.heard_ms = self.core.uptime_ms();
         let answer = self.readings.hand_out(&events);
+        self.senders.insert(answer, waiting.asked.from);
         self.core.tell_asker(&waiting.asked, Told::Events { answer, events });
         true
     }

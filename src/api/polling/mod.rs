@@ -87,7 +87,7 @@ async fn open(
         .map_err(|reason| Problem::new(Status::UNAUTHORIZED, reason))?;
     let listed = core.list_instance(client.id, subscription.group.clone());
     let address = Address { group: subscription.group, instance: listed.id };
-    rt::spawn(Instance::new(core.clone(), feed, listed, places).run());
+    rt::spawn(Instance::new(core.clone(), client.id, feed, listed, places).run());
     let location = address.location(core.config.server.public_url.as_deref(), request, core.bridge);
     Ok(Response::new(Status::CREATED).with_header("Location", location))
 }

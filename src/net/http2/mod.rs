@@ -124,8 +124,10 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
     }
     if let Some(wire) = Rc::into_inner(wire) {
         let wire = wire.into_inner();
-        let received = wire.has_ended() && wire.connection.has_received_all();
-        if wire.connection.end(FAREWELL).await || received {
+        let (ended, received) = (wire.has_ended(), wire.connection.has_received_all());
+        let closed = wire.connection.end(FAREWELL).await;
+        let arrived = if ended { received } else { closed };
+        if arrived {
             shared.receipts.borrow_mut().arrived();
         }
     }
