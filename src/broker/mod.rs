@@ -3,7 +3,8 @@
 //! A core has up to four roles, each in a file of its own:
 //!
 //! * every core takes in produce requests ([`intake`]) and serves consumer sessions ([`sessions`]); what its clients take up
-//!   is in [`places`];
+//!   is in [`places`], clients that it does not know it has looked up ([`lookups`]), and connections of those that may no longer
+//!   be here it ends ([`guests`]);
 //! * every core owns some partitions ([`owner`]): partition `p` belongs to core `p % cores`;
 //! * core 0 is the [`head`]: it orders and makes durable, keeps the replicated state and the groups, and admits connections.
 //!
