@@ -181,11 +181,13 @@ impl Feed {
     /// What the client may not see any more is not sent, and counts as consumed.
     fn leave_out(&mut self) {
         let Self { gate, types, core, .. } = self;
-        let may_go = |event: &Slice| {
-            let header = event.record().header();
-            types.contains(header.type_id) || PrivateLog::of(header.partition, core.partitions).is_some()
-        };
+        let may_go = |event: &Slice| may_see(core, types, event);
         gate.leave_out(may_go).into_iter().for_each(|number| self.consumed(number));
+    }
+
+    /// Whether the client may still see an event that it was given before, or was to be.
+    pub fn may_see(&self, event: &Slice) -> bool {
+        may_see(&self.core, &self.types, event)
     }
 
     fn consumed(&mut self, number: u64) {
@@ -313,6 +315,12 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// Test and dead events are a client's own, whatever types it may consume.
+fn may_see(core: &Core, types: &TypeFilter, event: &Slice) -> bool {
+    let header = event.record().header();
+    types.contains(header.type_id) || PrivateLog::of(header.partition, core.partitions).is_some()
 }
 
 async fn store(core: &Core, block: Block) -> Result<(), Refusal> {

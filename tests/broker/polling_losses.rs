@@ -95,6 +95,30 @@ fn what_has_not_reached_the_clients_machine_is_not_confirmed_by_reading_on() {
     });
 }
 
+#[test]
+fn an_event_that_comes_back_is_not_for_a_client_that_may_not_see_it_any_more() {
+    let broker = Broker::with(&SHORT_POLLS);
+    let (mut producer, mut consumer) = connections(&broker);
+    let instance = Instance::open(&mut consumer, "?group=g");
+    expect(&post_event(&mut producer, &record("a", 1)), 202);
+    let unread = instance.unread_poll(&broker, "event");
+    wait_for("the answer", || (broker.metric("events_delivered_total") == 1.0).then_some(()));
+    drop(unread);
+    wait_for("the answer to be taken back", || {
+        (broker.metric("answers_taken_back_total") == 1.0).then_some(())
+    });
+    broker.reload_with("clients/demo.toml", |text| {
+        let (before, _) = text.split_once("[consumer]").unwrap();
+        format!("{before}[consumer]\ntypes = [\"Demo.Load.Blob.Created\"]\n")
+    });
+    wait_for("the reload on every core", || {
+        nothing(&instance.get(&mut consumer, "event"));
+        (broker.metric("events_confirmed_total") == 1.0).then_some(())
+    });
+    expect(&post_event(&mut producer, &blob(7)), 202);
+    assert_eq!(instance.event(&mut consumer, "").0, "7");
+}
+
 /// What a restless client does with its next poll.
 fn restless(broker: &Broker, instance: &mut Instance, connection: &mut Connection, turn: u64, seen: &Seen) {
     match turn % 8 {

@@ -373,7 +373,7 @@ impl Instance {
     fn gather(&mut self, mut room: Room) -> Vec<(u64, Slice)> {
         let mut events = Vec::new();
         while !room.is_full()
-            && let Some(event) = self.readings.take_ready().or_else(|| self.feed.next_event())
+            && let Some(event) = self.take_ready().or_else(|| self.feed.next_event())
         {
             if !room.take(batch::bytes_in_batch(&event.1)) {
                 self.readings.keep(event);
@@ -382,6 +382,18 @@ impl Instance {
             events.push(event);
         }
         events
+    }
+
+    /// The next event that came back or was kept. What the client may not see any more counts as consumed.
+    fn take_ready(&mut self) -> Option<(u64, Slice)> {
+        loop {
+            let (offset, event) = self.readings.take_ready()?;
+            if self.feed.may_see(&event) {
+                return Some((offset, event));
+            }
+            let consumed = self.feed.confirm_one(offset);
+            debug_assert!(consumed.is_ok(), "what was kept is of this session");
+        }
     }
 
     async fn finish(self, end: End) {
