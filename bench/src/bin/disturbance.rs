@@ -2,7 +2,8 @@
 //!
 //! `cargo build --release && cargo run --release -p nistru-bench --bin disturbance [ROUNDS] [ATTACK]`. The broker is the release
 //! build beside this program. Broker and all clients share the machine, so floods also cost what sending them costs: they pause
-//! between two pieces, and each measurement stands beside one without an attack that was taken just before.
+//! between two pieces, and each measurement stands beside one without an attack that was taken just before. With `TMPDIR` in memory
+//! what others do to the disk does not count.
 
 use nistru::client::{Connection, Consumer, Endpoint, Stream, Subscription};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -82,8 +83,8 @@ fn attacks() -> Vec<Attack> {
     };
     let request = |stream: u32| frame(1, 4, stream, &fields());
     vec![
-        Attack::new("headers that drip", 500, format!("{POST}X-Slow: ")).sending("a", 500),
-        Attack::new("bodies that drip", 500, format!("{POST}Content-Length: 100000\r\n\r\n"))
+        Attack::new("headers that drip", 200, format!("{POST}X-Slow: ")).sending("a", 500),
+        Attack::new("bodies that drip", 200, format!("{POST}Content-Length: 100000\r\n\r\n"))
             .sending(" ", 500),
         Attack::new("half-open connections", 500, "").over(Carrier::Tcp),
         Attack::new("handshakes that stall", 500, "\x16\x03\x01\x02\x00\x01\x00\x01").over(Carrier::Tcp),
@@ -196,11 +197,10 @@ fn measure(broker: &Broker) -> Figures {
     let (mut produced, mut delivered) = (Vec::new(), Vec::new());
     let began = Instant::now();
     for number in 0.. {
-        let due = PACE * number;
-        if due > MEASURE {
+        if began.elapsed() > MEASURE {
             break;
         }
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        std::thread::sleep((PACE * number).saturating_sub(began.elapsed()));
         let event = format!(
             r#"{{"specversion":"1.0","id":"{number}","source":"urn:demo","type":"Demo.Load.Record.Created","partitionkey":"k","data":{{"number":1,"name":"x"}}}}"#
         );
