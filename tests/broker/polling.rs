@@ -272,6 +272,25 @@ fn of_two_polls_the_later_one_takes_over() {
 }
 
 #[test]
+fn a_confirm_holds_whatever_else_is_asked_at_the_same_time() {
+    let broker = Broker::start();
+    let (mut one, mut other) = connections(&broker);
+    let instance = Instance::open(&mut one, "?group=g");
+    for offset in 1..=20 {
+        expect(&post_event(&mut other, &record(&offset.to_string(), 1)), 202);
+        assert_eq!(instance.event(&mut one, "").1, offset.to_string());
+        std::thread::scope(|scope| {
+            let confirm = scope.spawn(|| nothing(&instance.confirm(&mut other, "")));
+            drop(instance.unread_poll(&broker, "event"));
+            confirm.join().unwrap();
+        });
+        wait_for("the confirm", || {
+            (broker.metric("events_confirmed_total") == f64::from(offset)).then_some(())
+        });
+    }
+}
+
+#[test]
 fn deleting_ends_a_poll_and_gives_its_partitions_to_the_others_at_once() {
     let broker = Broker::start();
     let mut connection = broker.connect("demo");

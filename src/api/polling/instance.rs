@@ -30,7 +30,9 @@ pub(super) struct Instance {
     /// What the instance takes up of its client's.
     _places: [Place; 2],
     readings: Readings<Slice>,
-    /// A question about what was read or comes next, while it is not yet known whether the answer before has arrived.
+    /// Questions about what was read or comes next.
+    questions: VecDeque<Asked>,
+    /// The first of them, while it is not yet known whether the answers before have arrived.
     unsettled: Option<Unsettled>,
     /// Answers up to this one were waited for long enough.
     waited_for: u64,
@@ -103,6 +105,7 @@ impl Instance {
             listed,
             _places: places,
             readings: Readings::default(),
+            questions: VecDeque::new(),
             unsettled: None,
             waited_for: 0,
             senders: BTreeMap::new(),
@@ -188,12 +191,10 @@ impl Instance {
         }
         match asked.what {
             What::Read { .. } | What::Confirm { upto: None } => {
-                self.settle_now();
                 if let What::Read { .. } = asked.what {
                     self.answer_nothing();
                 }
-                let (until_ms, probing) = (self.heard_ms + SETTLE_WITHIN_MS, self.start_probing());
-                self.unsettled = Some(Unsettled { asked, until_ms, probing });
+                self.questions.push_back(asked);
             }
             What::Confirm { upto: Some(offset) } => {
                 let told = self.consume(offset);
@@ -205,14 +206,10 @@ impl Instance {
             }
             What::Delete => self.end = Some(End::Deleted(asked)),
             What::Withdraw => {
-                let is_it = |waiting: &mut Waiting| {
-                    (waiting.asked.from, waiting.asked.ticket) == (asked.from, asked.ticket)
-                };
-                self.waiting.take_if(is_it);
-                let is_unsettled = |unsettled: &mut Unsettled| {
-                    (unsettled.asked.from, unsettled.asked.ticket) == (asked.from, asked.ticket)
-                };
-                self.unsettled.take_if(is_unsettled);
+                let is_it = |other: &Asked| (other.from, other.ticket) == (asked.from, asked.ticket);
+                self.waiting.take_if(|waiting| is_it(&waiting.asked));
+                self.unsettled.take_if(|unsettled| is_it(&unsettled.asked));
+                self.questions.retain(|question| !is_it(question));
             }
             What::Sent(_) | What::Unsure(_) | What::Arrived(_) | What::Failed(_) => {}
         }
@@ -224,9 +221,17 @@ impl Instance {
     fn settle(&mut self) -> bool {
         let now_ms = self.core.uptime_ms();
         let is_due = |unsettled: &mut Unsettled| unsettled.probing.is_empty() || unsettled.until_ms <= now_ms;
-        let Some(Unsettled { asked, .. }) = self.unsettled.take_if(is_due) else { return false };
-        self.go_on(asked);
-        true
+        let mut any = false;
+        loop {
+            if self.unsettled.is_none() {
+                let Some(asked) = self.questions.pop_front() else { return any };
+                let (until_ms, probing) = (now_ms + SETTLE_WITHIN_MS, self.start_probing());
+                self.unsettled = Some(Unsettled { asked, until_ms, probing });
+            }
+            let Some(Unsettled { asked, .. }) = self.unsettled.take_if(is_due) else { return any };
+            self.go_on(asked);
+            any = true;
+        }
     }
 
     /// Asks about every answer that is not known to have arrived, each time anew: a connection that stood may have broken.
@@ -243,13 +248,6 @@ impl Instance {
     fn probed(&mut self, answer: u64) {
         if let Some(unsettled) = &mut self.unsettled {
             unsettled.probing.remove(&answer);
-        }
-    }
-
-    /// The client has moved on.
-    fn settle_now(&mut self) {
-        if let Some(Unsettled { asked, .. }) = self.unsettled.take() {
-            self.go_on(asked);
         }
     }
 
@@ -397,11 +395,11 @@ impl Instance {
     }
 
     async fn finish(self, end: End) {
-        let Self { core, feed, listed, _places, unsettled, waiting, reports, .. } = self;
+        let Self { core, feed, listed, _places, questions, unsettled, waiting, reports, .. } = self;
         // The group gets the partitions at once.
         drop((feed, _places));
         let polls = waiting.map(|waiting| waiting.asked).into_iter();
-        let asked = polls.chain(unsettled.map(|unsettled| unsettled.asked)).chain(reports);
+        let asked = polls.chain(unsettled.map(|unsettled| unsettled.asked)).chain(questions).chain(reports);
         match end {
             End::Deleted(by) => {
                 asked.for_each(|asked| core.tell_asker(&asked, Told::NotFound));
