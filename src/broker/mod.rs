@@ -2,7 +2,8 @@
 //!
 //! A core has up to four roles, each in a file of its own:
 //!
-//! * every core takes in produce requests ([`intake`]) and serves consumer sessions ([`sessions`]); what its clients take up
+//! * every core takes in produce requests ([`intake`]) and serves consumer sessions ([`sessions`]) and
+//!   long-polling instances ([`instances`]); what its clients take up
 //!   is in [`places`], clients that it does not know it has looked up ([`lookups`]), and connections of those that may no longer
 //!   be here it ends ([`guests`]);
 //! * every core owns some partitions ([`owner`]): partition `p` belongs to core `p % cores`;
