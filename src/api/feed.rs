@@ -151,13 +151,19 @@ impl Feed {
             if self.gate.is_waiting() {
                 return None;
             }
-            if !self.gate.has_rules() {
+            let again = self.gate.take_again();
+            if again.is_none() && !self.gate.has_rules() {
                 return self.session.next_event();
             }
             let session = self.membership.as_ref()?.session;
-            let batch = self.next_batch()?;
+            let batch = again.or_else(|| self.next_batch())?;
             self.gate.take(&self.core, self.client, session, batch);
         }
+    }
+
+    /// Puts back an event that [`next_event`](Self::next_event) gave last and that the client did not take.
+    pub fn put_back(&mut self, event: (u64, Slice)) {
+        self.gate.put_back(event);
     }
 
     fn next_batch(&mut self) -> Option<Vec<(u64, Slice)>> {

@@ -42,9 +42,12 @@ pub struct Gate {
     waiting: Option<Waiting>,
     /// Events that may go.
     free: VecDeque<Numbered>,
+    /// Events that could go by rules that hold no more, before anything else comes.
+    again: Vec<Numbered>,
 }
 
 /// A rule and what it is for, as records of events say it.
+#[derive(PartialEq)]
 struct Scoped {
     /// `None` means all.
     types: Option<TypeFilter>,
@@ -56,6 +59,8 @@ struct Scoped {
 /// A batch that waits for its records.
 struct Waiting {
     events: Vec<Numbered>,
+    /// The rules have changed meanwhile.
+    is_outdated: bool,
     /// The task that has them written ends when this is dropped.
     _stay: oneshot::Sender<()>,
 }
@@ -71,12 +76,24 @@ impl Gate {
     /// A gate without rules.
     pub fn new(client: ClientId, group: &str) -> Self {
         let receiver = Arc::new(Receiver { user: client.to_string(), group: group.to_owned() });
-        Self { receiver, rules: Vec::new(), recipient: None, waiting: None, free: VecDeque::new() }
+        Self {
+            receiver,
+            rules: Vec::new(),
+            recipient: None,
+            waiting: None,
+            free: VecDeque::new(),
+            again: Vec::new(),
+        }
     }
 
-    /// Takes over the rules of `consumer`, which is `client` and connected from `address`.
+    /// Takes over the rules of `consumer`, which is `client` and connected from `address`. What has not gone yet goes by them.
     pub fn set_rules(&mut self, registry: &Registry, client: &Client, consumer: &Consumer, address: IpAddr) {
-        self.rules = consumer.personal_data.iter().map(|rule| Scoped::new(registry, rule)).collect();
+        let rules: Vec<_> = consumer.personal_data.iter().map(|rule| Scoped::new(registry, rule)).collect();
+        if rules != self.rules {
+            self.rules = rules;
+            self.again.extend(self.free.drain(..));
+            self.waiting.iter_mut().for_each(|waiting| waiting.is_outdated = true);
+        }
         self.recipient = (!self.rules.is_empty()).then(|| {
             Arc::new(Recipient {
                 owner_idno: client.owner_idno.clone(),
@@ -103,6 +120,16 @@ impl Gate {
         self.free.pop_front()
     }
 
+    /// Puts an event back that was to go and did not.
+    pub fn put_back(&mut self, event: Numbered) {
+        self.free.push_front(event);
+    }
+
+    /// The batch to be taken before any other, if the rules have changed.
+    pub fn take_again(&mut self) -> Option<Vec<Numbered>> {
+        (!self.again.is_empty()).then(|| std::mem::take(&mut self.again))
+    }
+
     /// Takes a batch. [`Notice::Recorded`] follows for `session` if the batch has to wait.
     pub fn take(&mut self, core: &Rc<Core>, client: ClientId, session: SessionId, events: Vec<Numbered>) {
         let covered: Vec<_> = events.iter().filter_map(|event| self.covered(core, event)).collect();
@@ -110,7 +137,7 @@ impl Gate {
             return self.free.extend(events);
         };
         let (stay, gone) = oneshot::channel();
-        self.waiting = Some(Waiting { events, _stay: stay });
+        self.waiting = Some(Waiting { events, is_outdated: false, _stay: stay });
         let (core, receiver) = (core.clone(), self.receiver.clone());
         rt::spawn(async move {
             let cleared = async { Some(clear(&core, client, receiver, recipient, covered).await) };
@@ -127,31 +154,38 @@ impl Gate {
 
     /// The batch that waits is recorded, and may go but for the events that are `withheld`.
     pub fn recorded(&mut self, withheld: &[u64]) {
-        let events = self.waiting.take().map(|waiting| waiting.events).unwrap_or_default();
-        self.free.extend(events.into_iter().filter(|(number, _)| !withheld.contains(number)));
+        let Some(Waiting { events, is_outdated, .. }) = self.waiting.take() else { return };
+        let cleared = events.into_iter().filter(|(number, _)| !withheld.contains(number));
+        match is_outdated {
+            true => self.again.extend(cleared),
+            false => self.free.extend(cleared),
+        }
     }
 
     /// Leaves out what was to go and may not; gives the numbers.
     pub fn leave_out(&mut self, may_go: impl Fn(&Slice) -> bool) -> Vec<u64> {
         let mut left_out = Vec::new();
-        self.free.retain(|(number, event)| {
+        let mut stays = |(number, event): &Numbered| {
             let goes = may_go(event);
             left_out.extend((!goes).then_some(*number));
             goes
-        });
+        };
+        self.free.retain(&mut stays);
+        self.again.retain(&mut stays);
         left_out
     }
 
     /// The lowest session offset that has not gone yet, if any is here.
     pub fn first_held(&self) -> Option<u64> {
         let waiting = self.waiting.iter().flat_map(|waiting| &waiting.events);
-        self.free.iter().chain(waiting).map(|(number, _)| *number).next()
+        self.free.iter().chain(&self.again).chain(waiting).map(|(number, _)| *number).min()
     }
 
     /// Lets go of everything: the feed has ended.
     pub fn close(&mut self) {
         self.waiting = None;
         self.free.clear();
+        self.again.clear();
     }
 
     fn covered(&self, core: &Core, (number, event): &Numbered) -> Option<Covered> {

@@ -64,7 +64,7 @@ impl<E> Default for Readings<E> {
 }
 
 impl<E: Clone> Readings<E> {
-    /// The next event that came back or was kept.
+    /// The next event that came back.
     pub fn take_ready(&mut self) -> Option<(u64, E)> {
         self.ready.pop_front()
     }

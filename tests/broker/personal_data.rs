@@ -5,7 +5,7 @@ use crate::harness::{
     record, wait_for,
 };
 use crate::mlog::{Mlog, Reply};
-use nistru::client::{Consumer, Subscription};
+use nistru::client::{Connection, Consumer, Subscription};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -351,16 +351,41 @@ fn a_rule_that_comes_with_a_reload_holds_for_sessions_that_are_open() {
     assert_eq!(records(&broker).len(), 2, "the running rules stay");
 }
 
+/// Makes a long-polling instance; gives its path.
+fn open_instance(connection: &mut Connection) -> String {
+    let opened = connection.request("POST", "/ce/consumers?group=g", &[]).unwrap();
+    let location = opened.header("location").expect("a Location").to_owned();
+    let (_, path) = location.strip_prefix("https://").and_then(|rest| rest.split_once('/')).unwrap();
+    format!("/{path}")
+}
+
+#[test]
+fn a_rule_that_comes_with_a_reload_holds_for_events_that_had_passed_and_not_gone() {
+    let broker = start(&[], &RULE.replacen("subject", "sources = [\"urn:nobody\"]\nsubject", 1));
+    let mut connection = broker.connect("demo");
+    let path = open_instance(&mut connection);
+    let batch: Vec<_> = (0..3).map(|n| keyed(&n.to_string(), "k", n)).collect();
+    expect(&post_batch(&mut broker.connect("demo"), &batch), 202);
+    let mut next = || {
+        let answer = connection.get(&format!("{path}/event?confirm=true"), &[]).unwrap();
+        let event: Value = serde_json::from_str(&expect(&answer, 200)).unwrap();
+        event["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(next(), "0");
+    assert!(records(&broker).is_empty());
+    broker.reload_with("clients/demo.toml", |text| text.replace("sources = [\"urn:nobody\"]\n", ""));
+    assert_eq!([next(), next()], ["1", "2"]);
+    assert_eq!(marked(&broker), [("1".to_owned(), false), ("2".to_owned(), false)]);
+}
+
 #[test]
 fn long_polling_passes_the_same_gate() {
     let broker = start(&[], RULE);
     let mut connection = broker.connect("demo");
-    let opened = connection.request("POST", "/ce/consumers?group=g", &[]).unwrap();
-    let location = opened.header("location").expect("a Location").to_owned();
-    let (_, path) = location.strip_prefix("https://").and_then(|rest| rest.split_once('/')).unwrap();
+    let path = open_instance(&mut connection);
     let batch: Vec<_> = (0..5).map(|n| keyed(&n.to_string(), "k", n)).collect();
     expect(&post_batch(&mut broker.connect("demo"), &batch), 202);
-    let answer = connection.get(&format!("/{path}/events?confirm=true"), &[]).unwrap();
+    let answer = connection.get(&format!("{path}/events?confirm=true"), &[]).unwrap();
     let events: Vec<Value> = serde_json::from_str(&expect(&answer, 200)).unwrap();
     let received: Vec<_> = events.iter().map(|event| event["id"].clone()).collect();
     let recorded: Vec<_> = records(&broker).iter().map(|record| record["id"].clone()).collect();

@@ -370,19 +370,25 @@ impl Instance {
 
     fn gather(&mut self, mut room: Room) -> Vec<(u64, Slice)> {
         let mut events = Vec::new();
-        while !room.is_full()
-            && let Some(event) = self.take_ready().or_else(|| self.feed.next_event())
-        {
-            if !room.take(batch::bytes_in_batch(&event.1)) {
-                self.readings.keep(event);
-                break;
+        while !room.is_full() {
+            let again = self.take_ready();
+            let was_read = again.is_some();
+            let Some(event) = again.or_else(|| self.feed.next_event()) else { break };
+            if room.take(batch::bytes_in_batch(&event.1)) {
+                events.push(event);
+                continue;
             }
-            events.push(event);
+            match was_read {
+                true => self.readings.keep(event),
+                // Until it goes, rights and rules may change.
+                false => self.feed.put_back(event),
+            }
+            break;
         }
         events
     }
 
-    /// The next event that came back or was kept. What the client may not see any more counts as consumed.
+    /// The next event that came back. What the client may not see any more counts as consumed.
     fn take_ready(&mut self) -> Option<(u64, Slice)> {
         loop {
             let (offset, event) = self.readings.take_ready()?;
