@@ -127,8 +127,10 @@ impl Budget {
                 _ => None,
             };
             let Some(Waiting { bytes, granted }) = next else { return };
-            // Whoever stopped waiting drops the permit at once, which comes back here.
-            drop(granted.send(self.grant(bytes)));
+            // Whoever stopped waiting would drop the permit at once, which comes back here: however many did, this goes no deeper.
+            if !granted.is_canceled() {
+                drop(granted.send(self.grant(bytes)));
+            }
         }
     }
 }
@@ -177,6 +179,21 @@ mod tests {
             drop(gone);
             drop(first);
             assert!(poll_once(&mut next).await.is_some());
+        });
+    }
+
+    #[test]
+    fn any_number_may_stop_waiting_at_the_same_time() {
+        block_on(async {
+            let budget = Budget::new(10);
+            let all = budget.take(10).await;
+            let mut gone: Vec<_> = (0..100_000).map(|_| Box::pin(budget.take(1))).collect();
+            for waiting in &mut gone {
+                assert!(poll_once(waiting).await.is_none());
+            }
+            drop(gone);
+            drop(all);
+            assert_eq!(budget.left.get(), 10);
         });
     }
 
