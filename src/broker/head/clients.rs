@@ -57,6 +57,10 @@ pub(super) struct Clients {
     replies: RefCell<Vec<(Question, Reply)>>,
     /// There is a reply, or a new question.
     wake: Notify,
+    /// Clients are known here of which the cores have not heard yet.
+    publishing: Cell<bool>,
+    /// Those that are told when the cores have.
+    early: RefCell<Vec<(Waiter, Verdict)>>,
     health: RefCell<Health>,
     /// Clients have changed, or were answered again as they were, since the file was written.
     changed: Cell<bool>,
@@ -86,6 +90,8 @@ impl Clients {
             dir,
             replies: RefCell::default(),
             wake: Notify::default(),
+            publishing: Cell::default(),
+            early: RefCell::default(),
             health: RefCell::default(),
             changed: Cell::default(),
             repeated: Cell::default(),
@@ -107,6 +113,7 @@ impl Clients {
     pub fn look_up(&self, core: &Core, from: CoreId, ticket: Ticket, key: CertificateKey) {
         let asked = self.directory.borrow_mut().ask(key, Waiter { core: from, ticket }, core.now_ms());
         match asked {
+            Some(told) if self.publishing.get() => self.early.borrow_mut().push(told),
             Some(told) => tell(core, vec![told]),
             None => self.wake.notify(),
         }
@@ -286,10 +293,13 @@ async fn run(head: Rc<Head>, core: Rc<Core>, clients: Rc<Clients>) {
         let changed = clients.directory.borrow_mut().take_changed();
         if changed {
             clients.changed.set(true);
+            clients.publishing.set(true);
             head.publish_clients(&core, &clients).await;
+            clients.publishing.set(false);
         }
         // After the registry that knows their clients.
         tell(&core, told);
+        tell(&core, clients.early.take());
         clients.ask(&core);
         let pause = clients.pause(core.now_ms());
         clients.wake.notified().or(rt::sleep(pause)).await;
