@@ -44,7 +44,7 @@ impl Marks {
             None => self.receivers.entry(receiver.clone()).or_default(),
         };
         let next = mark.next.entry(partition).or_default();
-        *next = (*next).max(offset + 1);
+        *next = (*next).max(offset.saturating_add(1));
         mark.touched_ms = mark.touched_ms.max(now_ms);
     }
 
