@@ -20,8 +20,11 @@ use std::str::FromStr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Answers of one connection that are remembered. More would only keep what they hold in memory.
+/// Answers of one connection that are remembered although the client's machine has them. More would only keep what they hold in
+/// memory.
 const RECEIPTS_MAX: usize = 16;
+/// Instances of a core that have ended and still tell whoever asks why.
+const ENDED_MAX: usize = 1000;
 
 /// Milliseconds between looks at whether an answer was acknowledged.
 const LOOKS_MS: [u64; 7] = [2, 4, 8, 16, 32, 64, 128];
@@ -102,6 +105,8 @@ pub enum Told {
 pub struct Instances {
     tickets: Cell<u64>,
     homes: RefCell<HashMap<InstanceId, Entry, ahash::RandomState>>,
+    /// Those of them that have ended.
+    ended: Cell<usize>,
     asking: RefCell<HashMap<Ticket, oneshot::Sender<Told>, ahash::RandomState>>,
     /// Answers of which it is not certain that they have arrived, once they were sent with where.
     receipts: RefCell<HashMap<(InstanceId, u64), Option<Sent>, ahash::RandomState>>,
@@ -132,6 +137,7 @@ pub struct Listed {
     core: Rc<Core>,
     pub id: InstanceId,
     pub mailbox: Rc<Mailbox>,
+    has_ended: Cell<bool>,
 }
 
 /// A question that waits for its answer. Dropping it withdraws it, and events that nobody took are not lost.
@@ -180,9 +186,16 @@ impl Mailbox {
 }
 
 impl Instances {
-    /// Instances at home on this core.
+    /// Instances at home on this core that have not ended.
     pub fn count(&self) -> usize {
-        self.homes.borrow().len()
+        self.homes.borrow().len() - self.ended.get()
+    }
+
+    /// Whether the client's machine has an answer, as far as is known.
+    fn has_delivered(&self, receipt: &Receipt) -> bool {
+        let receipts = self.receipts.borrow();
+        let sent = receipts.get(&(receipt.instance, receipt.answer)).and_then(Option::as_ref);
+        sent.is_some_and(|sent| sent.connection.has_delivered(sent.upto))
     }
 
     fn mailbox(&self, asked: &Asked) -> Option<Rc<Mailbox>> {
@@ -206,7 +219,7 @@ impl Core {
         let entry = Entry { client, group, mailbox: mailbox.clone() };
         self.instances.homes.borrow_mut().insert(id, entry);
         self.count_consumers();
-        Listed { core: self.clone(), id, mailbox }
+        Listed { core: self.clone(), id, mailbox, has_ended: Cell::default() }
     }
 
     /// Asks an instance something that has an answer.
@@ -346,8 +359,9 @@ impl Receipts {
         let sent = connection.sent().map(|upto| Sent { connection, upto });
         receipt.core.instances.receipts.borrow_mut().insert(key, sent);
         self.0.push_back(receipt);
-        if self.0.len() > RECEIPTS_MAX
-            && let Some(oldest) = self.0.pop_front()
+        // What the client's machine does not have is in the kernel's buffer, which bounds how many there are.
+        while self.0.len() > RECEIPTS_MAX
+            && let Some(oldest) = self.0.pop_front_if(|oldest| oldest.core.instances.has_delivered(oldest))
         {
             oldest.arrived();
         }
@@ -367,9 +381,26 @@ impl Drop for Receipt {
     }
 }
 
+impl Listed {
+    /// The instance has ended and stays listed only to say why, which takes nothing of the room for others. `false` when there
+    /// are too many of those.
+    pub fn outlive(&self) -> bool {
+        let ended = &self.core.instances.ended;
+        let stays = !self.has_ended.get() && ended.get() < ENDED_MAX;
+        if stays {
+            ended.set(ended.get() + 1);
+            self.has_ended.set(true);
+            self.core.count_consumers();
+        }
+        stays
+    }
+}
+
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.core.instances.homes.borrow_mut().remove(&self.id);
+        let instances = &self.core.instances;
+        instances.homes.borrow_mut().remove(&self.id);
+        instances.ended.set(instances.ended.get() - usize::from(self.has_ended.get()));
         self.core.count_consumers();
         while let Some(asked) = self.mailbox.take() {
             if asked.what.has_answer() {

@@ -496,8 +496,8 @@ fn the_location_is_the_public_address_where_there_is_one() {
 }
 
 #[test]
-fn a_group_too_many_is_told_to_whoever_polls() {
-    let broker = Broker::with(&SHORT_POLLS);
+fn a_group_too_many_is_told_to_whoever_polls_and_takes_no_room_of_others() {
+    let broker = Broker::with(&[SHORT_POLLS[0], ("polling", "max_instances", "40")]);
     let mut connection = broker.connect("demo");
     for group in 0..1000 {
         Instance::open(&mut connection, &format!("?group={group}")).delete(&mut connection);
@@ -511,4 +511,8 @@ fn a_group_too_many_is_told_to_whoever_polls() {
         (answer.status != 204).then(|| expect(&answer, 404))
     });
     assert!(text.contains("has all the consumer groups"), "{text}");
+    for more in 0..40 {
+        let instance = Instance::open(&mut connection, &format!("?group=more-{more}"));
+        expect(&instance.get(&mut connection, "event"), 404);
+    }
 }

@@ -416,7 +416,9 @@ impl Instance {
             End::Stopping => asked.for_each(|asked| core.tell_asker(&asked, Told::Stopping)),
             End::Refused(reason) => {
                 asked.for_each(|asked| core.tell_asker(&asked, Told::Ended(reason.clone())));
-                remember(&core, &listed, &reason).await;
+                if listed.outlive() {
+                    remember(&core, &listed, &reason).await;
+                }
             }
         }
     }
