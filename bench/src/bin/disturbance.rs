@@ -18,6 +18,8 @@ const MEASURE: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Between two events of the well-behaved client.
 const PACE: Duration = Duration::from_millis(2);
+/// Between two pieces of an attack's work.
+const TICK: Duration = Duration::from_millis(5);
 /// Before a connection that the broker has ended is replaced.
 const REST: Duration = Duration::from_millis(20);
 
@@ -49,7 +51,7 @@ enum Carrier {
 
 impl Attack {
     fn new(name: &'static str, connections: usize, begin: impl Into<Vec<u8>>) -> Self {
-        let every = Duration::from_millis(5);
+        let every = Duration::from_secs(1);
         Self {
             name,
             connections,
@@ -65,7 +67,7 @@ impl Attack {
         Self { carrier, ..self }
     }
 
-    /// Sends `piece` every so many milliseconds.
+    /// Sends `piece` every so many milliseconds. Without it, it is only looked at whether the connection goes on.
     fn sending(self, piece: impl Into<Vec<u8>>, every_ms: u64) -> Self {
         Self { piece: piece.into(), every: Duration::from_millis(every_ms), ..self }
     }
@@ -241,12 +243,17 @@ fn attacked(broker: &Broker, attack: &Attack) -> Figures {
 fn harm(broker: &Broker, attack: &Attack, stop: &AtomicBool, opened: std::sync::mpsc::Sender<()>) {
     let mut connections: Vec<_> = (0..attack.connections).map(|_| Hostile::open(broker, attack)).collect();
     opened.send(()).expect("somebody waits");
-    while !stop.load(Relaxed) {
-        let round = Instant::now();
-        for connection in &mut connections {
+    // Many connections take turns, so that what they cost this machine is spread evenly.
+    let turns = (attack.every.as_millis() / TICK.as_millis()).max(1) as usize;
+    for turn in (0..turns).cycle() {
+        if stop.load(Relaxed) {
+            break;
+        }
+        let began = Instant::now();
+        for connection in connections.iter_mut().skip(turn).step_by(turns) {
             connection.act(broker, attack);
         }
-        std::thread::sleep(attack.every.saturating_sub(round.elapsed()));
+        std::thread::sleep(TICK.saturating_sub(began.elapsed()));
     }
 }
 
