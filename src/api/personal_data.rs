@@ -5,7 +5,7 @@
 //! missing become dead events of the client first, and count as consumed when they are durable. Test and dead events are the
 //! client's own and never covered.
 
-use crate::audit::extract::{Extract, Origin, Recipient, extract};
+use crate::audit::extract::{Extract, Origin, Recipient, extract, records_max};
 use crate::audit::marks::Receiver;
 use crate::audit::rule::Rule;
 use crate::audit::writer::Delivery;
@@ -228,7 +228,8 @@ async fn clear(
     let bytes = covered.iter().map(|covered| covered.event.len()).sum();
     // A path to many places takes many times as long as reading the event.
     let is_long = bytes > BATCH_BYTES || covered.iter().any(|covered| covered.rule.has_query());
-    let room = core.recording.room(covered.len(), bytes).await;
+    let records = covered.iter().map(|covered| records_max(&covered.rule, covered.event.len())).sum();
+    let room = core.recording.room(records, bytes).await;
     let find = move || -> Vec<(Covered, Extract)> {
         let one = |covered: Covered| {
             let extract = covered.extract(&recipient);

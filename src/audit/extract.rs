@@ -52,6 +52,11 @@ struct Common {
     event_type: String,
 }
 
+/// Most records that `rule` can make of an event of so many bytes. Places in it are at least two bytes from each other.
+pub fn records_max(rule: &Rule, event_bytes: usize) -> usize {
+    if rule.subject.is_query() { (event_bytes / 2).clamp(1, SUBJECTS_MAX + 1) } else { 1 }
+}
+
 /// Finds the values that `rule` asks for.
 pub fn extract(rule: &Rule, recipient: &Recipient, origin: Origin<'_>) -> Extract {
     let text = [origin.event, b"}"].concat();
@@ -187,7 +192,9 @@ mod tests {
             group: "~default".into(),
         };
         let origin = Origin { partition: 3, offset: 17, event: event.as_bytes() };
-        let extract = extract(&rule(written), &recipient, origin);
+        let rule = rule(written);
+        let extract = extract(&rule, &recipient, origin);
+        assert!(extract.records.len() <= records_max(&rule, event.len()));
         let read = |members: &Vec<u8>| {
             serde_json::from_slice(&[b"{", &members[..], b"}"].concat()).expect("a record is JSON")
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Bytes of events and records that all cores together have waiting for the writer.
 const WAITING_BYTES_MAX: usize = 32 << 20;
-/// What the records of one event take beside the values from the event.
+/// What a record takes beside the values from its event.
 const RECORD_BYTES: usize = 1 << 10;
 
 /// The way of one core to the writer.
@@ -23,10 +23,10 @@ impl Recording {
         Self { recorder, budget: Budget::new(WAITING_BYTES_MAX / cores) }
     }
 
-    /// Waits until there is room for the records of `events` that take `bytes`.
-    pub async fn room(&self, events: usize, bytes: usize) -> Permit {
+    /// Waits until there is room for so many records of events that take `bytes`.
+    pub async fn room(&self, records: usize, bytes: usize) -> Permit {
         // Values may repeat the event a few times over.
-        self.budget.take(bytes.saturating_mul(4).saturating_add(events * RECORD_BYTES)).await
+        self.budget.take(bytes.saturating_mul(4).saturating_add(records.saturating_mul(RECORD_BYTES))).await
     }
 
     /// Waits until the events may leave the broker.
