@@ -3,6 +3,7 @@
 //! An instance lives on the core that made it, its home. Its name says which, so whoever has a request for it posts an
 //! [`Asked`] there and waits for what is [`Told`].
 
+use super::awaited::Awaited;
 use super::message::{Message, Ticket};
 use super::refusal::Refusal;
 use super::{Core, Slice};
@@ -103,11 +104,10 @@ pub enum Told {
 /// Instances of this core, and questions of this core to any.
 #[derive(Default)]
 pub struct Instances {
-    tickets: Cell<u64>,
     homes: RefCell<HashMap<InstanceId, Entry, ahash::RandomState>>,
     /// Those of them that have ended.
     ended: Cell<usize>,
-    asking: RefCell<HashMap<Ticket, oneshot::Sender<Told>, ahash::RandomState>>,
+    asking: Awaited<Told>,
     /// Answers of which it is not certain that they have arrived, once they were sent with where.
     receipts: RefCell<HashMap<(InstanceId, u64), Option<Sent>, ahash::RandomState>>,
 }
@@ -230,9 +230,7 @@ impl Core {
         group: String,
         what: What,
     ) -> Question {
-        let ticket = Ticket(self.instances.tickets.replace(self.instances.tickets.get() + 1));
-        let (answer, answered) = oneshot::channel();
-        self.instances.asking.borrow_mut().insert(ticket, answer);
+        let (ticket, answered) = self.instances.asking.open();
         let asked = Asked { instance, client, group: Some(group), from: self.id, ticket, what };
         self.post(instance.home, Message::Ask(Box::new(asked)));
         Question { core: self.clone(), instance, client, ticket, answered, is_open: true }
@@ -253,12 +251,7 @@ impl Core {
     }
 
     pub(super) fn told(&self, instance: InstanceId, client: ClientId, ticket: Ticket, told: Told) {
-        let asker = self.instances.asking.borrow_mut().remove(&ticket);
-        let unheard = match asker {
-            Some(asker) => asker.send(told).err(),
-            None => Some(told),
-        };
-        if let Some(told) = unheard {
+        if let Err(told) = self.instances.asking.answer(ticket, told) {
             self.give_back(instance, client, told);
         }
     }
@@ -330,7 +323,7 @@ impl Drop for Question {
         if !self.is_open {
             return;
         }
-        self.core.instances.asking.borrow_mut().remove(&self.ticket);
+        self.core.instances.asking.forget(self.ticket);
         match self.answered.try_recv() {
             Ok(Some(told)) => self.core.give_back(self.instance, self.client, told),
             _ => self.core.inform(self.instance, self.client, self.ticket, What::Withdraw),

@@ -1,21 +1,16 @@
 //! Certificates that the head looks up for this core: only the request that needs to know waits.
 
 use super::Core;
+use super::awaited::Awaited;
 use super::message::{HEAD, Message, Ticket};
 use crate::auth::{AuthProblem, Peer};
 use crate::registry::model::CertificateKey;
 use crate::registry::mpass::Verdict;
-use futures_channel::oneshot;
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 
 /// Look-ups of this core under way.
 #[derive(Default)]
-pub struct LookUps {
-    tickets: Cell<u64>,
-    waiting: RefCell<HashMap<Ticket, oneshot::Sender<Verdict>, ahash::RandomState>>,
-}
+pub struct LookUps(Awaited<Verdict>);
 
 /// Whose a certificate is cannot be said now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +22,9 @@ pub enum Unsaid {
 }
 
 impl LookUps {
-    fn open(&self) -> (Ticket, oneshot::Receiver<Verdict>) {
-        let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
-        let (answer, answered) = oneshot::channel();
-        self.waiting.borrow_mut().insert(ticket, answer);
-        (ticket, answered)
-    }
-
     pub(super) fn answered(&self, ticket: Ticket, verdict: Verdict) {
-        if let Some(answer) = self.waiting.borrow_mut().remove(&ticket) {
-            // Whoever waited may have gone.
-            let _ = answer.send(verdict);
-        }
+        // Whoever waited may have gone.
+        let _ = self.0.answer(ticket, verdict);
     }
 }
 
@@ -58,7 +44,7 @@ impl Core {
     }
 
     async fn ask_for(&self, key: CertificateKey) -> Verdict {
-        let (ticket, answered) = self.look_ups.open();
+        let (ticket, answered) = self.look_ups.0.open();
         self.post(HEAD, Message::LookUp { core: self.id, ticket, key });
         answered.await.expect("the head answers every look-up")
     }

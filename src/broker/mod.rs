@@ -12,8 +12,9 @@
 //! What a client asks about itself goes through all of them: [`survey`], and on the owners [`backlog`].
 //!
 //! Nothing is shared between cores but immutable blocks and mapped segments. A core that wants something of another sends a
-//! [`message`]; handling one never waits. What must wait, waits in a task of its own.
+//! [`message`]; handling one never waits. What must wait, waits in a task of its own, for an answer with its ticket ([`awaited`]).
 
+pub mod awaited;
 mod backlog;
 pub mod budget;
 pub mod guests;

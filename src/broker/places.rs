@@ -3,9 +3,9 @@
 //! The head counts them over all cores. Only who has a limit waits for its answer.
 
 use super::Core;
+use super::awaited::Awaited;
 use super::message::{HEAD, Message, Ticket};
 use crate::id::{ClientId, CoreId};
-use futures_channel::oneshot;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -39,10 +39,9 @@ pub struct Full {
 #[derive(Default)]
 pub struct Places {
     opened: Cell<u64>,
-    tickets: Cell<u64>,
     /// Whom each place counts for, once somebody asked.
     held: RefCell<HashMap<u64, Held, ahash::RandomState>>,
-    asking: RefCell<HashMap<Ticket, oneshot::Sender<bool>, ahash::RandomState>>,
+    asking: Awaited<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -61,17 +60,8 @@ pub struct Place {
 
 impl Places {
     pub(super) fn answered(&self, ticket: Ticket, admitted: bool) {
-        if let Some(answer) = self.asking.borrow_mut().remove(&ticket) {
-            // Whoever stopped waiting gives the place back.
-            let _ = answer.send(admitted);
-        }
-    }
-
-    fn ask(&self) -> (Ticket, oneshot::Receiver<bool>) {
-        let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
-        let (answer, answered) = oneshot::channel();
-        self.asking.borrow_mut().insert(ticket, answer);
-        (ticket, answered)
+        // Whoever stopped waiting gives the place back.
+        let _ = self.asking.answer(ticket, admitted);
     }
 }
 
@@ -111,7 +101,7 @@ impl Core {
             self.post(HEAD, Message::TakePlace { client, kind, place, limit: None });
             return true;
         };
-        let (ticket, answered) = self.places.ask();
+        let (ticket, answered) = self.places.asking.open();
         self.post(HEAD, Message::TakePlace { client, kind, place, limit: Some((max, ticket)) });
         let admitted = answered.await.expect("the head answers whoever waits");
         if let Some(held) =

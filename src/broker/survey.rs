@@ -5,12 +5,13 @@
 //! asks for the same client meanwhile gets the same answer.
 
 use super::Core;
+use super::awaited::Awaited;
 use super::message::{GroupCursor, HEAD, Message, Ticket};
 use crate::id::{ClientId, CoreId, GroupId, Offset, Partition, PrivateLog, TypeId};
 use crate::partition::TypeFilter;
 use crate::rt;
 use futures_channel::oneshot;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -56,26 +57,18 @@ type Asking = Vec<oneshot::Sender<Rc<Survey>>>;
 #[derive(Default)]
 pub struct Surveys {
     under_way: RefCell<HashMap<ClientId, Asking, ahash::RandomState>>,
-    tickets: Cell<u64>,
-    pages: RefCell<HashMap<Ticket, oneshot::Sender<Page>, ahash::RandomState>>,
-    backlogs: RefCell<HashMap<Ticket, oneshot::Sender<Vec<Backlog>>, ahash::RandomState>>,
+    pages: Awaited<Page>,
+    backlogs: Awaited<Vec<Backlog>>,
 }
 
 impl Surveys {
     pub(super) fn paged(&self, ticket: Ticket, page: Page) {
-        if let Some(asked) = self.pages.borrow_mut().remove(&ticket) {
-            let _ = asked.send(page);
-        }
+        // Nobody stops waiting for a part of a survey.
+        let _ = self.pages.answer(ticket, page);
     }
 
     pub(super) fn measured(&self, ticket: Ticket, backlogs: Vec<Backlog>) {
-        if let Some(asked) = self.backlogs.borrow_mut().remove(&ticket) {
-            let _ = asked.send(backlogs);
-        }
-    }
-
-    fn ticket(&self) -> Ticket {
-        Ticket(self.tickets.replace(self.tickets.get() + 1))
+        let _ = self.backlogs.answer(ticket, backlogs);
     }
 }
 
@@ -131,8 +124,7 @@ impl Core {
     }
 
     async fn page(&self, client: ClientId, after: Option<GroupId>) -> Page {
-        let (ticket, (ask, asked)) = (self.surveys.ticket(), oneshot::channel());
-        self.surveys.pages.borrow_mut().insert(ticket, ask);
+        let (ticket, asked) = self.surveys.pages.open();
         self.post(HEAD, Message::Survey { from: self.id, ticket, client, after });
         asked.await.expect("the head answers every question")
     }
@@ -162,8 +154,7 @@ impl Core {
     }
 
     fn measure(&self, owner: CoreId, cursors: Vec<GroupCursor>) -> oneshot::Receiver<Vec<Backlog>> {
-        let (ticket, (ask, asked)) = (self.surveys.ticket(), oneshot::channel());
-        self.surveys.backlogs.borrow_mut().insert(ticket, ask);
+        let (ticket, asked) = self.surveys.backlogs.open();
         self.post(owner, Message::Measure { from: self.id, ticket, cursors });
         asked
     }
