@@ -131,12 +131,15 @@ impl Sessions {
 }
 
 impl Core {
-    /// A new session of `client` that reads what is `wanted` for `group`.
+    /// A new session of `client` that reads what is `wanted` for `group`. When the broker stops already, it hears so at once.
     pub fn join(self: &Rc<Self>, client: ClientId, group: String, wanted: Wanted) -> Membership {
         let number = self.sessions.opened.get() + 1;
         self.sessions.opened.set(number);
         let session = SessionId::new(self.id, number);
         let mailbox = Rc::new(Mailbox::default());
+        if self.is_stopping() {
+            mailbox.put(Notice::Stop);
+        }
         self.sessions.mailboxes.borrow_mut().insert(session, mailbox.clone());
         self.count_consumers();
         self.post(HEAD, Message::Join(Join { session, client, group, wanted }));

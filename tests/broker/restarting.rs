@@ -45,6 +45,29 @@ fn a_request_under_way_is_finished_and_no_new_one_begun_when_the_broker_stops() 
 }
 
 #[test]
+fn a_session_that_begins_while_the_broker_stops_does_not_keep_it() {
+    let mut broker = Broker::with(&[("server", "stop_timeout", "\"1h\"")]);
+    let mut stream = Stream::open(&broker.endpoint("demo")).unwrap();
+    write!(
+        stream,
+        "GET /ce/consume/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: cloudevents.json\r\n"
+    )
+    .unwrap();
+    stream.flush().unwrap();
+    expect(&broker.connect("demo").get("/none", &[]).unwrap(), 404);
+    broker.signal("TERM");
+    broker.wait_for_log("stopping");
+    write!(stream, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").unwrap();
+    stream.flush().unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(answer.windows(4).any(|bytes| bytes[0] == 0x88 && bytes[2..] == 1012u16.to_be_bytes()));
+    assert!(broker.wait_for_end().success());
+}
+
+#[test]
 fn what_was_acknowledged_survives_a_crash_and_a_stop() {
     let mut broker = Broker::start();
     let mut expected = Vec::new();
