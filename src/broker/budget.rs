@@ -2,22 +2,33 @@
 //!
 //! Every request takes its bytes before its body is read and gives them back when it is answered. When they are used up the
 //! next request waits, its socket is not read, and TCP slows the client down. One client can use up no more than its share, so
-//! that bodies which it announces and does not send keep no other client waiting.
+//! that bodies which it announces and does not send keep no other client waiting. Nor do they keep its own single events: a part
+//! of the bytes is for small requests alone.
 
 use crate::id::ClientId;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-/// The part of the whole budget that one client may use up.
+/// The part of a budget that one client may use up.
 const SHARE: usize = 2;
+/// Requests of no more bytes than this are small: most single events.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+/// The part of all bytes that is for small requests.
+const SMALL_PART: usize = 4;
 
 /// Requests that may wait although a part of their bodies has come already. They do so over HTTP/2, where one connection
 /// carries those that wait and those that do not; each has up to the window of its stream, 64 KiB, in memory.
 const PLACES_MAX: usize = 512;
 
-/// The budget of a core, and within it one for each client that has asked.
+/// The budgets of a core.
 pub struct Shares {
+    small: Shared,
+    large: Shared,
+}
+
+/// A budget, and within it one for each client that has asked.
+struct Shared {
     whole: Rc<Budget>,
     by_client: RefCell<HashMap<ClientId, Rc<Budget>, ahash::RandomState>>,
 }
@@ -52,21 +63,33 @@ pub struct Permit {
 
 impl Shares {
     pub fn new(total: usize) -> Self {
-        Self { whole: Budget::new(total), by_client: RefCell::default() }
+        let small = total / SMALL_PART;
+        Self { small: Shared::new(small), large: Shared::new(total - small) }
     }
 
     /// Takes `bytes` for a request of `client`, if it is known, waiting in line until they are there.
     pub async fn take(&self, client: Option<ClientId>, bytes: usize) -> SharedPermit {
+        let shared = if bytes <= SMALL_BYTES_MAX { &self.small } else { &self.large };
+        shared.take(client, bytes).await
+    }
+
+    /// A place to wait at while a part of the body has come already; `None` when all are taken.
+    pub fn place(&self) -> Option<Place> {
+        self.large.whole.place()
+    }
+}
+
+impl Shared {
+    fn new(total: usize) -> Self {
+        Self { whole: Budget::new(total), by_client: RefCell::default() }
+    }
+
+    async fn take(&self, client: Option<ClientId>, bytes: usize) -> SharedPermit {
         let own = match client.map(|client| self.of(client)) {
             Some(share) => Some(share.take(bytes).await),
             None => None,
         };
         SharedPermit { _own: own, _whole: self.whole.take(bytes).await }
-    }
-
-    /// A place to wait at while a part of the body has come already; `None` when all are taken.
-    pub fn place(&self) -> Option<Place> {
-        self.whole.place()
     }
 
     /// The share of a client. There are no more than the registry has had clients.
@@ -221,7 +244,7 @@ mod tests {
     #[test]
     fn a_client_can_use_up_its_share_and_no_more() {
         block_on(async {
-            let shares = Shares::new(10);
+            let shares = Shared::new(10);
             let (greedy, modest) = (Some(ClientId([1; 16])), Some(ClientId([2; 16])));
             let held = shares.take(greedy, 5).await;
             let mut more = Box::pin(shares.take(greedy, 1));
@@ -232,6 +255,17 @@ mod tests {
             assert!(poll_once(&mut last).await.is_none(), "the whole is used up");
             drop((held, other, nobody));
             assert!(poll_once(&mut more).await.is_some() && poll_once(&mut last).await.is_some());
+        });
+    }
+
+    #[test]
+    fn large_requests_do_not_keep_small_ones_waiting() {
+        block_on(async {
+            let shares = Shares::new(8 * SMALL_BYTES_MAX);
+            let client = Some(ClientId([1; 16]));
+            let _announced = shares.take(client, 4 * SMALL_BYTES_MAX).await;
+            assert!(poll_once(&mut Box::pin(shares.take(client, SMALL_BYTES_MAX + 1))).await.is_none());
+            assert!(poll_once(&mut Box::pin(shares.take(client, SMALL_BYTES_MAX))).await.is_some());
         });
     }
 

@@ -74,7 +74,7 @@ fn bodies_that_one_client_announces_and_does_not_send_keep_no_other_waiting() {
     }
     let event = r#"{"specversion":"1.0","id":"ID","source":"urn:asp","type":"ASP.RST.VP.Invalidated","data":{"IDNP":"2000000000001","Number":"A1"}}"#;
     for n in 0..8 {
-        let batch = [event.replacen("ID", &format!("{n}"), 1)];
+        let batch = [padded(event.replacen("ID", &format!("{n}"), 1))];
         expect(&post_batch(&mut broker.connect("asp"), &batch), 202);
     }
 }
@@ -93,8 +93,13 @@ fn requests_of_one_connection_wait_for_each_other_before_others_wait_for_them() 
     }
     assert_eq!(greedy.get("/none").status, 404, "all of it has been sent");
     for n in 0..8 {
-        expect(&post_batch(&mut broker.connect("demo"), &[record(&n.to_string(), n)]), 202);
+        expect(&post_batch(&mut broker.connect("demo"), &[padded(record(&n.to_string(), n))]), 202);
     }
+}
+
+/// An event in so much white space that its request is none of the small ones, which wait for no large one anyway.
+fn padded(event: String) -> String {
+    event + &" ".repeat(70_000)
 }
 
 /// Connects: `NISTRU_CONNECTS` (default 400) after a warm-up of as many, half requests, half consumers.
