@@ -1,8 +1,8 @@
 //! How much hostile and slow clients cost a well-behaved one: its p99 without and with each of them.
 //!
 //! `cargo build --release && cargo run --release -p nistru-bench --bin disturbance [ROUNDS] [ATTACK]`. The broker is the release
-//! build beside this program. Broker and all clients share the machine, so floods also cost what sending them costs: they pause
-//! between two pieces, and each measurement stands beside one without an attack that was taken just before. With `TMPDIR` in memory
+//! build beside this program. Broker and all clients share the machine, so floods also cost what sending them costs: they run at the
+//! lowest priority and pause between two pieces, and each measurement stands beside one without an attack that was taken just before. With `TMPDIR` in memory
 //! what others do to the disk does not count.
 
 use nistru::client::{Connection, Consumer, Endpoint, Stream, Subscription};
@@ -239,8 +239,10 @@ fn attacked(broker: &Broker, attack: &Attack) -> Figures {
     })
 }
 
-/// Attacks until told to stop.
+/// Attacks until told to stop, on a thread that gets what processor time the broker and the well-behaved client leave: what an
+/// attack costs the machine that it comes from is not the broker's.
 fn harm(broker: &Broker, attack: &Attack, stop: &AtomicBool, opened: std::sync::mpsc::Sender<()>) {
+    rustix::process::nice(19).expect("a thread may lower its own priority");
     let mut connections: Vec<_> = (0..attack.connections).map(|_| Hostile::open(broker, attack)).collect();
     opened.send(()).expect("somebody waits");
     // Many connections take turns, so that what they cost this machine is spread evenly.
