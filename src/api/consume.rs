@@ -9,6 +9,7 @@ use crate::broker::places::Place;
 use crate::broker::refusal::Refusal;
 use crate::ingress::report::Report;
 use crate::rt;
+use crate::rt::deadline::DETENTION;
 use crate::ws::{Close, Codec, Incoming, Transport, close, frame};
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -42,6 +43,8 @@ struct Consumer<T> {
     heard_ms: u64,
     /// When a ping was sent that nothing has answered.
     pinged_ms: Option<u64>,
+    /// The client broke the protocol.
+    detained: bool,
 }
 
 /// Why a round of work ended.
@@ -82,6 +85,7 @@ impl<T: Transport> Consumer<T> {
             input,
             heard_ms,
             pinged_ms: None,
+            detained: false,
             core,
         }
     }
@@ -205,6 +209,7 @@ impl<T: Transport> Consumer<T> {
                 Ok(None) => break,
                 Err(close) => {
                     tracing::info!(client = %self.subscription.client, %close, "a consumer broke the protocol");
+                    self.detained = true;
                     break;
                 }
             }
@@ -281,6 +286,9 @@ impl<T: Transport> Consumer<T> {
     async fn end(mut self) {
         // The group gets the partitions at once; the farewell can take its time.
         (self.feed, self.place) = (None, None);
+        if self.detained {
+            rt::sleep(DETENTION).await;
+        }
         self.transport.close(FAREWELL).await;
     }
 }

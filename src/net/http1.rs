@@ -9,6 +9,7 @@ use crate::broker::instances::Receipts;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
 use crate::http::{Headers, Problem, Request, Response, Status};
 use crate::rt;
+use crate::rt::deadline::DETENTION;
 use crate::ws::Transport;
 use futures_lite::FutureExt;
 use std::future::poll_fn;
@@ -38,6 +39,8 @@ struct Http1 {
     input: Vec<u8>,
     /// Bytes of the request at hand, taken from the core's budget.
     permit: Option<SharedPermit>,
+    /// The client broke the protocol.
+    detained: bool,
     /// Of answers of which it is not certain that they have arrived.
     receipts: Receipts,
 }
@@ -62,6 +65,7 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
         parser,
         input: Vec::new(),
         permit: None,
+        detained: false,
         receipts: Receipts::default(),
     };
     let mut at_once = 0;
@@ -79,7 +83,10 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
                 return api::consume::run(core, connection, peer, *upgrade, input).await;
             }
             Ok(Next::Close) => {
-                let Http1 { connection, mut receipts, .. } = http;
+                let Http1 { connection, mut receipts, detained, .. } = http;
+                if detained {
+                    rt::sleep(DETENTION).await;
+                }
                 if connection.end(FAREWELL).await {
                     receipts.arrived();
                 }
@@ -113,6 +120,7 @@ impl Http1 {
                 Ok(Step::Complete(request, exchange)) => return self.answer(request, exchange).await,
                 Err(error) => {
                     let problem = Problem::new(error.status(), error.to_string());
+                    self.detained = true;
                     return self.give_up(&problem).await;
                 }
             }

@@ -16,7 +16,7 @@ use crate::broker::budget::Budget;
 use crate::broker::instances::Receipts;
 use crate::http::h1::HEADERS_MAX;
 use crate::rt;
-use crate::rt::deadline::Handle;
+use crate::rt::deadline::{DETENTION, Handle};
 use crate::rt::notify::Notify;
 use crate::ws::Transport;
 use ::http::Request;
@@ -69,6 +69,8 @@ struct Shared {
     receipts: RefCell<Receipts>,
     /// An answer says that the client should not send more requests.
     leaving: Cell<bool>,
+    /// The client broke the protocol.
+    broken: Cell<bool>,
 }
 
 /// A task that counts among those of its connection.
@@ -124,6 +126,9 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
     }
     if let Some(wire) = Rc::into_inner(wire) {
         let wire = wire.into_inner();
+        if wire.meter.is_used_up() || shared.broken.get() {
+            rt::sleep(DETENTION).await;
+        }
         let (ended, received) = (wire.has_ended(), wire.connection.has_received_all());
         let closed = wire.connection.end(FAREWELL).await;
         let arrived = if ended { received } else { closed };
@@ -168,8 +173,9 @@ impl Shared {
         let budget = Budget::new(REQUEST_BYTES_MAX.max(core.config.server.request_bytes_max));
         let (tasks, web_sockets) = (Cell::new(0), Cell::new(0));
         let (ended, leaving, unsent) = (Notify::default(), Cell::new(false), Cell::new(false));
+        let broken = Cell::new(false);
         let receipts = RefCell::default();
-        Self { core, peer, budget, tasks, web_sockets, ended, connection, unsent, receipts, leaving }
+        Self { core, peer, budget, tasks, web_sockets, ended, connection, unsent, receipts, leaving, broken }
     }
 
     /// Whether the client should make its next requests elsewhere.
@@ -237,6 +243,7 @@ impl Driver {
             match ready!(self.h2.poll_accept(cx)) {
                 Some(Ok((request, respond))) => self.start(request, respond),
                 Some(Err(error)) => {
+                    self.shared.broken.set(true);
                     tracing::debug!(address = %self.shared.peer.address, %error, "an HTTP/2 connection broke");
                     return Poll::Ready(());
                 }
