@@ -91,17 +91,8 @@ impl Connection {
     fn poll_receive_some(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffers.receive.borrow_mut();
         let received = ready!(self.stream.poll_read(cx, &mut buffer))?;
-        let mut encrypted = &buffer[..received];
-        while !encrypted.is_empty() {
-            self.tls.read_tls(&mut encrypted)?;
-            let state =
-                self.tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-            drain_plain(&mut self.tls, into)?;
-            if state.peer_has_closed() {
-                return Poll::Ready(Ok(0));
-            }
-        }
-        Poll::Ready(Ok(received))
+        let open = decrypt(&mut self.tls, &buffer[..received], into)?;
+        Poll::Ready(Ok(if open { received } else { 0 }))
     }
 
     /// Encrypts all of `pieces` one after the other and queues them.
@@ -191,6 +182,19 @@ impl Transport for Connection {
     async fn close(self, limit: Duration) {
         self.end(limit).await;
     }
+}
+
+/// Decrypts what came from the client and appends it to `into`; false when the client has closed its side.
+pub fn decrypt(tls: &mut ServerConnection, mut encrypted: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
+    while !encrypted.is_empty() {
+        tls.read_tls(&mut encrypted)?;
+        let state = tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        drain_plain(tls, into)?;
+        if state.peer_has_closed() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn drain_plain(tls: &mut ServerConnection, into: &mut Vec<u8>) -> io::Result<()> {
