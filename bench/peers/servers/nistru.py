@@ -1,0 +1,27 @@
+"""nistru, as `nistru dev` sets it up."""
+
+import time
+
+from .server import PATIENCE, Server
+
+
+class Nistru(Server):
+    """Makes its own certificates; `dev_directory` is where its clients find them."""
+
+    def __init__(self, directory, certificates, program):
+        super().__init__(directory, certificates)
+        self.program = program
+        self.dev_directory = self.directory / "dev"
+
+    def start(self):
+        self.spawn([self.program, "dev", "--dir", self.dev_directory, "--port", "0"])
+        deadline = time.monotonic() + PATIENCE
+        while (url := self._ready()) is None:
+            self.check(deadline)
+            time.sleep(0.02)
+        self.url = url
+
+    def _ready(self):
+        """The address in the line `ready URL`, once the broker has written it."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return next((line.removeprefix("ready ") for line in lines if line.startswith("ready https://")), None)
