@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .server import Server, free_port
+from .server import Server, free_port, listens
 
 # Where `setup` puts it. Debian's is too old to flush before it acknowledges.
 PROGRAM = Path(__file__).resolve().parents[3] / "target/peers/venv/bin/nats-server"
@@ -22,5 +22,5 @@ tls {{
 }}
 """)
         self.spawn([PROGRAM, "-c", config])
-        self.await_port(port)
+        self.wait(lambda: listens(port))
         self.url = f"tls://localhost:{port}"

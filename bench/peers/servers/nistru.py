@@ -1,8 +1,6 @@
 """nistru, as `nistru dev` sets it up."""
 
-import time
-
-from .server import PATIENCE, Server
+from .server import Server
 
 
 class Nistru(Server):
@@ -15,11 +13,7 @@ class Nistru(Server):
 
     def start(self):
         self.spawn([self.program, "dev", "--dir", self.dev_directory, "--port", "0"])
-        deadline = time.monotonic() + PATIENCE
-        while (url := self._ready()) is None:
-            self.check(deadline)
-            time.sleep(0.02)
-        self.url = url
+        self.url = self.wait(self._ready)
 
     def _ready(self):
         """The address in the line `ready URL`, once the broker has written it."""

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import certificates
@@ -37,10 +38,16 @@ ssl_key_file = '{self.file("server.key")}'
 ssl_ca_file = '{self.file("ca.pem")}'
 """)
         self.spawn([programs / "postgres", "-D", data])
-        self.await_port(port)
+        self.wait(lambda: accepts(programs, port))
         self.url = (
             f"host=localhost hostaddr=127.0.0.1 port={port} user={certificates.CLIENT} dbname=postgres sslmode=require"
         )
+
+
+def accepts(programs, port):
+    """Whether it has started up; it listens before."""
+    command = [programs / "pg_isready", "--quiet", "--host", "127.0.0.1", "--port", str(port)]
+    return subprocess.run(command).returncode == 0
 
 
 def installed():

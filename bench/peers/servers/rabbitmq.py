@@ -1,6 +1,6 @@
 """RabbitMQ, whose quorum queues flush before they confirm."""
 
-from .server import Server, free_port
+from .server import Server, free_port, listens
 
 PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
@@ -36,7 +36,7 @@ log.console.level = warning
         }
         # Started here, because the one that RabbitMQ would start goes on when RabbitMQ has ended.
         self.spawn(["epmd"], environment)
-        self.await_port(mapper)
+        self.wait(lambda: listens(mapper))
         self.spawn([PROGRAM], environment)
-        self.await_port(port)
+        self.wait(lambda: listens(port))
         self.url = f"amqps://guest:guest@localhost:{port}/%2f"

@@ -1,6 +1,6 @@
 """Redis, whose append-only file is flushed before each answer."""
 
-from .server import Server, free_port
+from .server import Server, free_port, listens
 
 
 class Redis(Server):
@@ -23,5 +23,5 @@ appendfsync always
 no-appendfsync-on-rewrite no
 """)
         self.spawn(["redis-server", config])
-        self.await_port(port)
+        self.wait(lambda: listens(port))
         self.url = f"rediss://localhost:{port}/"

@@ -105,16 +105,13 @@ class Server:
     def _as_user(self):
         return {"user": self.account, "group": self.account, "extra_groups": []} if self.account else {}
 
-    def await_port(self, port):
-        """Waits until the broker listens."""
+    def wait(self, ready):
+        """Waits until `ready` finds something true, and gives it."""
         deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return
-            except OSError:
-                self.check(deadline)
-                time.sleep(0.05)
+        while not (found := ready()):
+            self.check(deadline)
+            time.sleep(0.02)
+        return found
 
     def check(self, deadline):
         """Fails when a process has ended or the time is over."""
@@ -135,6 +132,15 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def listens(port):
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port():
