@@ -6,6 +6,8 @@
 //!
 //! Every type has its postings, also one of which nearly all records are. They cost four bytes a record in all, because each record
 //! is in one list, and then every reader pays for what it reads and nothing else: nobody looks at records to learn their types.
+//! A reader of very many types would pay for looking up all their postings whenever it reads a little, so it begins with the types of
+//! the next records, which are kept in order beside them (in memory only: they follow from the postings).
 //!
 //! A record is counted from 0 in its segment: its *ordinal*. All numbers are little-endian.
 //!
@@ -48,6 +50,12 @@ const VERSION: u32 = 1;
 pub const HEAD_BYTES: usize = 88;
 /// Bytes of a type in the summary.
 const TYPE_BYTES: usize = 16;
+/// Up to so many postings are always looked up and merged.
+const LISTS_MAX: usize = 16;
+/// Records whose type can be looked at in the time that looking up the postings of one type takes.
+const LOOKS_PER_LIST: usize = 32;
+/// Types that can be looked up in a filter in the time that a search among the types of a segment takes.
+const LOOKS_PER_SEARCH: usize = 16;
 
 /// Positions and postings of one segment.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +66,8 @@ pub struct Index {
     data_end: u32,
     /// Ordinals per type, ascending. Lists are not empty and have no ordinal in common.
     postings: BTreeMap<TypeId, Vec<u32>>,
+    /// The type of each record.
+    types: Vec<TypeId>,
     first_ms: u64,
     last_ms: u64,
 }
@@ -94,6 +104,7 @@ impl Default for Index {
             positions: Vec::new(),
             data_end: HEADER_BYTES,
             postings: BTreeMap::new(),
+            types: Vec::new(),
             first_ms: u64::MAX,
             last_ms: 0,
         }
@@ -105,6 +116,7 @@ impl Index {
     pub fn push(&mut self, stride: u32, type_id: TypeId, time_ms: u64) {
         let ordinal = self.records();
         self.postings.entry(type_id).or_default().push(ordinal);
+        self.types.push(type_id);
         self.positions.push(self.data_end);
         self.data_end += stride;
         self.first_ms = self.first_ms.min(time_ms);
@@ -137,7 +149,19 @@ impl Index {
     }
 
     /// Ordinals from `from` on whose type is in `filter`, ascending.
-    pub fn matches(&self, filter: &TypeFilter, from: u32) -> Matches<'_> {
+    pub fn matches<'a>(&'a self, filter: &'a TypeFilter, from: u32) -> Matches<'a> {
+        let lists_max = filter.types().len().min(self.postings.len());
+        if lists_max <= LISTS_MAX {
+            return self.merged(filter, from);
+        }
+        // At worst this looks at as many records as cost what looking up the postings costs.
+        let looks = (lists_max * LOOKS_PER_LIST).min(self.types.len());
+        let upto = from.saturating_add(looks as u32).min(self.records());
+        Matches::Next { index: self, filter, at: from, upto }
+    }
+
+    /// The same by the postings alone.
+    fn merged(&self, filter: &TypeFilter, from: u32) -> Matches<'_> {
         let lists = self.lists(filter);
         if lists.len() == self.postings.len() {
             return Matches::All(from..self.records());
@@ -173,9 +197,9 @@ impl Index {
         }
     }
 
-    /// The postings of the filter's types, looked up from the shorter side.
+    /// The postings of the filter's types, looked up from the cheaper side.
     fn lists(&self, filter: &TypeFilter) -> Vec<&[u32]> {
-        if filter.types().len() <= self.postings.len() {
+        if filter.types().len() * LOOKS_PER_SEARCH <= self.postings.len() {
             filter.types().iter().filter_map(|t| self.postings.get(t)).map(Vec::as_slice).collect()
         } else {
             self.postings
@@ -224,9 +248,11 @@ impl Index {
         let positions = numbers.by_ref().take(summary.records as usize).collect();
         let list =
             |entry: &TypeSummary| (entry.type_id, numbers.by_ref().take(entry.records as usize).collect());
-        let postings = summary.types.iter().map(list).collect();
+        let postings: BTreeMap<_, Vec<u32>> = summary.types.iter().map(list).collect();
+        let types = types_of(&postings, summary.records)
+            .ok_or(HeadError::Damaged("the postings do not hold every record once"))?;
         let (data_end, first_ms, last_ms) = (summary.data_end, summary.first_ms, summary.last_ms);
-        Ok((base, Self { positions, data_end, postings, first_ms, last_ms }))
+        Ok((base, Self { positions, data_end, postings, types, first_ms, last_ms }))
     }
 }
 
@@ -284,7 +310,7 @@ impl Summary {
     }
 
     fn of<'a>(&'a self, filter: &'a TypeFilter) -> impl Iterator<Item = &'a TypeSummary> {
-        let by_filter = filter.types().len() <= self.types.len();
+        let by_filter = filter.types().len() * LOOKS_PER_SEARCH <= self.types.len();
         let wanted: &'a [TypeId] = if by_filter { filter.types() } else { &[] };
         let all: &'a [TypeSummary] = if by_filter { &[] } else { &self.types };
         let entry = |t: &TypeId| self.types.binary_search_by_key(t, |entry| entry.type_id).ok();
@@ -295,6 +321,13 @@ impl Summary {
 
 /// Ordinals in ascending order.
 pub enum Matches<'a> {
+    /// Those up to `upto` by the types of the records, then by the postings.
+    Next {
+        index: &'a Index,
+        filter: &'a TypeFilter,
+        at: u32,
+        upto: u32,
+    },
     All(Range<u32>),
     One(&'a [u32]),
     /// The not yet given rest of each list, none of them empty: the one with the smallest ordinal on top.
@@ -306,6 +339,19 @@ impl Iterator for Matches<'_> {
 
     fn next(&mut self) -> Option<u32> {
         match self {
+            Self::Next { index, filter, at, upto } => {
+                let types = &index.types[*at as usize..*upto as usize];
+                if let Some(passed) = types.iter().position(|type_id| filter.contains(*type_id)) {
+                    *at += passed as u32 + 1;
+                    return Some(*at - 1);
+                }
+                // A reader at the end, as most are, has nothing to look up.
+                *self = match *upto == index.records() {
+                    true => Self::One(&[]),
+                    false => index.merged(filter, *upto),
+                };
+                self.next()
+            }
             Self::All(range) => range.next(),
             Self::One(list) => {
                 let (first, rest) = list.split_first()?;
@@ -328,6 +374,19 @@ impl Iterator for Matches<'_> {
 /// How many ordinals of `list` are below `ordinal`.
 fn below(list: &[u32], ordinal: u32) -> usize {
     list.partition_point(|other| *other < ordinal)
+}
+
+/// The type of each of `records` records; `None` when `postings` do not hold every ordinal once.
+fn types_of(postings: &BTreeMap<TypeId, Vec<u32>>, records: u32) -> Option<Vec<TypeId>> {
+    let mut types = vec![None; records as usize];
+    for (type_id, list) in postings {
+        for ordinal in list {
+            if types.get_mut(*ordinal as usize)?.replace(*type_id).is_some() {
+                return None;
+            }
+        }
+    }
+    types.into_iter().collect()
 }
 
 fn put_numbers(out: &mut Vec<u8>, numbers: &[u32]) {
@@ -397,6 +456,14 @@ mod tests {
     }
 
     #[test]
+    fn postings_that_do_not_hold_every_record_once_are_damage() {
+        let mut index = index_of(&[1, 2, 1]);
+        index.postings.insert(TypeId(2), vec![2]);
+        let bytes = index.encode(&IDENTITY, 3, Offset(50));
+        assert!(matches!(decode(&bytes), Err(HeadError::Damaged(_))));
+    }
+
+    #[test]
     fn any_flipped_bit_and_any_lost_end_of_an_index_file_is_noticed() {
         let bytes = index_of(&[1, 2, 1]).encode(&IDENTITY, 3, Offset(50));
         for bit in 0..bytes.len() * 8 {
@@ -412,21 +479,32 @@ mod tests {
     proptest! {
         #[test]
         fn matches_and_counts_are_those_of_a_scan(
-            types in prop::collection::vec(0..6u32, 0..60),
-            wanted in prop::collection::vec(0..8u32, 0..8),
-            from in 0..70u32,
-            to in 0..70u32,
+            types in prop_oneof![
+                prop::collection::vec(0..6u32, 0..60),
+                prop::collection::vec(0..80u32, 0..60),
+                // Long enough that readers of many types do not find all by looking.
+                prop::collection::vec(0..40u32, 1500..2000),
+            ],
+            wanted in prop_oneof![
+                prop::collection::vec(0..8u32, 0..8),
+                prop::collection::vec(0..90u32, 15..80),
+                prop::collection::vec(38..90u32, 40..80),
+            ],
+            from in prop_oneof![0..70u32, 0..2010u32],
+            to in prop_oneof![0..70u32, 0..2010u32],
         ) {
             let (index, filter) = (index_of(&types), filter(&wanted));
+            let all = types.len() as u32;
             let scan = |range: Range<u32>| {
                 range.filter(|n| types.get(*n as usize).is_some_and(|t| wanted.contains(t))).collect::<Vec<_>>()
             };
-            let rest = scan(from..100.max(from));
+            let from = from.min(all);
+            let rest = scan(from..all);
             prop_assert_eq!(index.matches(&filter, from).collect::<Vec<_>>(), rest.clone());
             prop_assert_eq!(index.summary().wants(&filter, from), !rest.is_empty());
             prop_assert_eq!(index.count(&filter, from..to), scan(from..to).len() as u64);
-            prop_assert_eq!(index.summary().count(&filter), scan(0..100).len() as u64);
-            prop_assert!(index.summary().estimate(&filter, from..to) <= scan(0..100).len() as u64);
+            prop_assert_eq!(index.summary().count(&filter), scan(0..all).len() as u64);
+            prop_assert!(index.summary().estimate(&filter, from..to) <= scan(0..all).len() as u64);
         }
 
         #[test]
