@@ -15,12 +15,17 @@ pub struct Waiters<F> {
     by_type: BTreeMap<TypeId, Vec<usize>>,
     /// Number of slots at which those without a reader are given up.
     purge_at: usize,
+    /// How many slots, the first ones, were kept when that happened last.
+    kept: usize,
 }
 
 /// The readers of one filter. By name, so that they are woken in the same order in every run.
 struct Slot<F> {
     filter: TypeFilter,
     parked: BTreeSet<F>,
+    /// Somebody has parked since empty slots were last looked for. Readers that are busy come back, and making their slot
+    /// costs something for each of their types.
+    used: bool,
 }
 
 /// The least number of slots at which it is worth looking for empty ones.
@@ -34,6 +39,7 @@ impl<F> Default for Waiters<F> {
             by_filter: HashMap::default(),
             by_type: BTreeMap::new(),
             purge_at: PURGE_MIN,
+            kept: 0,
         }
     }
 }
@@ -45,7 +51,9 @@ impl<F: Copy + Ord> Waiters<F> {
             Some(slot) => *slot,
             None => self.add_slot(filter),
         };
-        self.slots[slot].parked.insert(reader);
+        let slot = &mut self.slots[slot];
+        slot.parked.insert(reader);
+        slot.used = true;
     }
 
     /// Takes back what [`Self::park`] did. A reader that is not parked is no matter.
@@ -75,7 +83,7 @@ impl<F: Copy + Ord> Waiters<F> {
         if self.slots.len() >= self.purge_at {
             self.purge();
         }
-        self.insert(Slot { filter: filter.clone(), parked: BTreeSet::new() })
+        self.insert(Slot { filter: filter.clone(), parked: BTreeSet::new(), used: true })
     }
 
     fn insert(&mut self, slot: Slot<F>) -> usize {
@@ -88,15 +96,21 @@ impl<F: Copy + Ord> Waiters<F> {
         place
     }
 
-    /// Gives up the slots without readers. Runs after as many new slots as were left the last time, so it costs each a constant.
+    /// Gives up the slots without readers now and since the last time. Runs again after as many new slots as old ones stayed, so it
+    /// costs each a constant and what is kept stays in proportion to what is in use.
     fn purge(&mut self) {
         let slots = std::mem::take(&mut self.slots);
         self.by_filter.clear();
         self.by_type.clear();
-        for slot in slots.into_iter().filter(|slot| !slot.parked.is_empty()) {
-            self.insert(slot);
+        let mut stayed = 0;
+        for (place, slot) in slots.into_iter().enumerate() {
+            if slot.used || !slot.parked.is_empty() {
+                stayed += usize::from(place < self.kept);
+                self.insert(Slot { used: false, ..slot });
+            }
         }
-        self.purge_at = (self.slots.len() * 2).max(PURGE_MIN);
+        self.kept = self.slots.len();
+        self.purge_at = self.kept + stayed.max(PURGE_MIN);
     }
 }
 
@@ -155,8 +169,22 @@ mod tests {
             waiters.park(1, &filter(&[other]));
             waiters.cancel(1, &filter(&[other]));
         }
-        assert!(waiters.slots.len() <= PURGE_MIN && waiters.by_type.len() <= PURGE_MIN);
+        assert!(waiters.slots.len() <= 4 * PURGE_MIN && waiters.by_type.len() <= 4 * PURGE_MIN);
         assert_eq!(woken(&mut waiters, 5), [0]);
+    }
+
+    #[test]
+    fn filters_of_busy_readers_are_kept_although_nobody_is_parked_when_room_is_made() {
+        let mut waiters = Waiters::default();
+        for other in 0..10 * PURGE_MIN as u32 {
+            for busy in [1, 2, 3, other + 10] {
+                let places = waiters.by_filter.get(&filter(&[busy])).copied();
+                waiters.park(1, &filter(&[busy]));
+                assert!(busy > 9 || other == 0 || places.is_some(), "{busy} was given up at {other}");
+                waiters.cancel(1, &filter(&[busy]));
+            }
+            assert!(waiters.slots.len() <= 3 * PURGE_MIN);
+        }
     }
 
     #[test]
