@@ -427,6 +427,6 @@ impl Event for Slice {
     }
 
     fn bytes(&self) -> usize {
-        self.len()
+        self.bytes_bound()
     }
 }

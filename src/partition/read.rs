@@ -5,7 +5,7 @@ use super::index::Index;
 use super::job::{ColdId, Job, Work, runs};
 use super::log::Partition;
 use super::map::{MapDisk, Mapped, SegmentMap};
-use crate::event::record::Record;
+use crate::event::record::{HEADER_BYTES, Record};
 use crate::id::Offset;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -216,6 +216,11 @@ impl<M: SegmentMap> Slice<M> {
     pub fn record(&self) -> Record<'_> {
         Record::read_unverified(self.mapped.bytes(self.start..self.end))
             .expect("records were checked when written")
+    }
+
+    /// The event's bytes, less than [`ALIGN`](crate::event::record::ALIGN) too many: told without touching them.
+    pub fn bytes_bound(&self) -> usize {
+        (self.end - self.start) as usize - HEADER_BYTES
     }
 
     /// Whether the event can be touched without the disk. To be asked before an event is sent that waited for long; if not, drop it and

@@ -42,6 +42,16 @@ fn every_filter_and_every_start_give_exactly_the_wanted_events() {
 }
 
 #[test]
+fn the_size_of_an_event_is_told_without_its_padding_or_a_little_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut partition = open(dir.path(), None);
+    fill(&mut partition, 0, 20, 1);
+    for slice in partition.read(Offset(0), &filter(&[0]), ALL).slices {
+        assert!((slice.len()..slice.len() + 8).contains(&slice.bytes_bound()));
+    }
+}
+
+#[test]
 fn a_budget_ends_a_read_and_the_next_one_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut partition = open(dir.path(), None);
