@@ -136,7 +136,7 @@ impl Feed {
         let client = live.client_of(&self.peer).map_err(|problem| problem.to_string())?;
         let consumer = client.consumer.as_ref().filter(|_| client.id == self.client);
         let consumer = consumer.ok_or("the client is not registered as a consumer")?;
-        self.types = live.registry.type_ids(consumer).into_iter().collect();
+        self.types = live.types_of(client.id);
         self.gate.set_rules(&live.registry, client, consumer, self.peer.address);
         Ok(())
     }

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Most events that one fetch brings.
 const FETCH_EVENTS_MAX: usize = 512;
+/// Cursors that are measured before other tasks of the core get their turn. Most are at the end, where there is nothing to count.
+const LAGS_AT_ONCE: usize = 16;
 /// Time between two looks at age and memory.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -367,11 +369,20 @@ impl Core {
         self.owner.with(partition, |owned| owned.log.count(&cursor.types, cursor.at..start)).events
     }
 
-    /// How many events each of the groups has not confirmed in this core's partitions.
-    pub(super) fn tell_lag(&self, number: u64, cursors: Vec<GroupCursor>) {
-        let lag = |cursor: GroupCursor| (cursor.group, self.owner.count_from(&cursor));
-        let lags = cursors.into_iter().map(lag).collect();
-        self.post(HEAD, Message::Lagged { number, lags });
+    /// How many events each of the groups has not confirmed in this core's partitions. One after the other, so that many groups
+    /// with many types delay nobody.
+    pub(super) fn tell_lag(self: &Rc<Self>, number: u64, cursors: Vec<GroupCursor>) {
+        let core = self.clone();
+        rt::spawn(async move {
+            let mut lags = Vec::with_capacity(cursors.len());
+            for (place, cursor) in cursors.iter().enumerate() {
+                lags.push((cursor.group, core.owner.count_from(cursor)));
+                if place % LAGS_AT_ONCE == LAGS_AT_ONCE - 1 {
+                    rt::breathe().await;
+                }
+            }
+            core.post(HEAD, Message::Lagged { number, lags });
+        });
     }
 }
 

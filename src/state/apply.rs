@@ -107,6 +107,7 @@ impl State {
             return Err(ApplyError::Definition(id.0));
         }
         self.groups.push(group.clone());
+        self.client_groups.entry(client).or_default().push(id);
         self.group_ids.insert(group, id);
         self.cursors.extend_from_slice(&self.starts);
         Ok(())
@@ -308,6 +309,23 @@ mod tests {
         let (id, group) = state.groups().next().unwrap();
         assert_eq!((state.group_id(group), state.group(id)), (Some(id), Some(group)));
         assert_eq!((state.type_name(TypeId(0)), state.group(GroupId(0))), (None, None));
+    }
+
+    #[test]
+    fn the_groups_of_a_client_are_listed_in_order_and_go_on_behind_any() {
+        let mut story = Story::new();
+        let (own, other) = (ClientId([1; 16]), ClientId([2; 16]));
+        for (number, client) in [(2, other), (3, own), (4, other), (5, own)] {
+            let name = number.to_string();
+            story.tell(2_000, &[Command::DefineGroup { id: GroupId(number), client, name: &name }]).unwrap();
+        }
+        let behind = |client, after| {
+            story.state.groups_of(client, after).map(|(id, name)| (id.0, name.client)).collect::<Vec<_>>()
+        };
+        assert_eq!(behind(own, None), [(1, own), (3, own), (5, own)]);
+        assert_eq!(behind(own, Some(GroupId(2))), [(3, own), (5, own)]);
+        assert_eq!(behind(other, Some(GroupId(2))), [(4, other)]);
+        assert_eq!(behind(ClientId([3; 16]), None), []);
     }
 
     #[test]

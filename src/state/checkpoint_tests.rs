@@ -49,7 +49,9 @@ fn a_state_survives_being_written_and_loaded() {
     let mut loaded = reload(dir.path());
     assert_eq!(shown(&loaded.state), shown(&story.state));
     assert_eq!(loaded.ends, Some(ends(&story.state)));
-    assert_eq!(loaded.state.group_id(story.state.groups().next().unwrap().1), Some(crate::id::GroupId(1)));
+    let (group, name) = story.state.groups().next().unwrap();
+    assert_eq!(loaded.state.group_id(name), Some(group));
+    assert_eq!(loaded.state.groups_of(name.client, None).next(), Some((group, name)));
     assert_eq!(loaded.state.dedup().screen(6_000, &event(0, 60, "s", "1")), Some(Vec::new()));
 }
 

@@ -44,6 +44,8 @@ pub struct State {
     /// Names of groups; the group `n` is at `n - 1`.
     groups: Vec<GroupName>,
     group_ids: HashMap<GroupName, GroupId>,
+    /// The groups of each client, ascending.
+    client_groups: HashMap<ClientId, Vec<GroupId>>,
     /// First unconfirmed offset for each group and partition, `starts ≤ cursor ≤ ends`; a group's are side by side.
     cursors: Vec<Offset>,
     /// First retained offset of each partition.
@@ -65,6 +67,7 @@ impl State {
             type_ids: HashMap::new(),
             groups: Vec::new(),
             group_ids: HashMap::new(),
+            client_groups: HashMap::new(),
             cursors: Vec::new(),
             starts: zeros.clone(),
             ends: zeros,
@@ -122,6 +125,17 @@ impl State {
     /// Every group, in the order of definition.
     pub fn groups(&self) -> impl Iterator<Item = (GroupId, &GroupName)> {
         (1..).map(GroupId).zip(&self.groups)
+    }
+
+    /// The groups of `client` behind `after`, in the order of definition.
+    pub fn groups_of(
+        &self,
+        client: ClientId,
+        after: Option<GroupId>,
+    ) -> impl ExactSizeIterator<Item = (GroupId, &GroupName)> {
+        let own = self.client_groups.get(&client).map_or(&[][..], Vec::as_slice);
+        let behind = &own[own.partition_point(|group| Some(*group) <= after)..];
+        behind.iter().map(|group| (*group, &self.groups[group.0 as usize - 1]))
     }
 
     /// The first offset of `partition` that `group` has not confirmed. `None` for what does not exist.

@@ -186,6 +186,10 @@ impl State {
     fn number_names(&mut self) {
         self.type_ids = self.types.iter().cloned().zip((1..).map(TypeId)).collect();
         self.group_ids = self.groups.iter().cloned().zip((1..).map(GroupId)).collect();
+        self.client_groups.clear();
+        for (name, group) in self.groups.iter().zip((1..).map(GroupId)) {
+            self.client_groups.entry(name.client).or_default().push(group);
+        }
     }
 
     /// The relations that every command keeps.

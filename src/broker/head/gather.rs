@@ -2,7 +2,6 @@
 //! pages of surveys, with which clients ask the same for their own groups.
 
 use super::Head;
-use super::retention::types_of;
 use crate::broker::Core;
 use crate::broker::message::{GroupCursor, Message};
 use crate::broker::survey::Page;
@@ -63,9 +62,10 @@ impl Head {
     }
 
     fn cursors_by_owner(&self, core: &Core) -> BTreeMap<CoreId, Vec<GroupCursor>> {
+        let live = core.live();
         let mut cursors: BTreeMap<CoreId, Vec<GroupCursor>> = BTreeMap::new();
         for (group, name) in self.state.borrow().groups() {
-            for cursor in self.cursors_of(core, group, &types_of(core, name.client)) {
+            for cursor in self.cursors_of(core, group, &live.types_of(name.client)) {
                 cursors.entry(core.owner_of(cursor.partition)).or_default().push(cursor);
             }
         }
@@ -86,9 +86,8 @@ impl Head {
     /// The groups of a client behind `after`, for its survey.
     pub(super) fn page(&self, core: &Core, client: ClientId, after: Option<GroupId>) -> Page {
         let state = self.state.borrow();
-        let types = types_of(core, client);
-        let behind = state.groups().skip(after.map_or(0, |group| group.0 as usize));
-        let mut own = behind.filter(|(_, name)| name.client == client);
+        let types = core.live().types_of(client);
+        let mut own = state.groups_of(client, after);
         let groups: Vec<_> = own.by_ref().take(PAGE_GROUPS).collect();
         Page {
             cursors: groups.iter().flat_map(|(group, _)| self.cursors_of(core, *group, &types)).collect(),

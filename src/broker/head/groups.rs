@@ -41,7 +41,7 @@ impl Head {
 
     /// Groups of a client that the journal knows or is about to know.
     fn groups_of(&self, client: ClientId) -> usize {
-        let known = self.state.borrow().groups().filter(|(_, name)| name.client == client).count();
+        let known = self.state.borrow().groups_of(client, None).count();
         known + self.joining.borrow().keys().filter(|(of, _)| *of == client).count()
     }
 

@@ -4,8 +4,7 @@ use super::Head;
 use super::queue::Own;
 use crate::broker::Core;
 use crate::broker::message::{ExpiredCursor, Message};
-use crate::id::{ClientId, GroupId, Offset, Partition, PrivateLog};
-use crate::partition::TypeFilter;
+use crate::id::{GroupId, Offset, Partition, PrivateLog};
 use std::collections::HashMap;
 
 /// Events that each group lost since the process started.
@@ -31,7 +30,7 @@ impl Head {
             // The coordinator is ahead of the state by confirms under way: those events are not lost.
             let at = coordinator.cursor(group, partition).unwrap_or(durable).max(durable);
             let client = state.group(group)?.client;
-            (at < start).then(|| ExpiredCursor { group, at, types: types_of(core, client) })
+            (at < start).then(|| ExpiredCursor { group, at, types: core.live().types_of(client) })
         });
         behind.collect()
     }
@@ -59,11 +58,4 @@ impl Head {
             tracing::warn!(client = %group.client, group = %group.name, events, "events expired before the group confirmed them");
         }
     }
-}
-
-/// The types that a client may consume; none when it is not a consumer any more.
-pub(super) fn types_of(core: &Core, client: ClientId) -> TypeFilter {
-    let live = core.live();
-    let consumer = live.registry.clients.get(&client).and_then(|client| client.consumer.as_ref());
-    consumer.map(|consumer| live.registry.type_ids(consumer).into_iter().collect()).unwrap_or_default()
 }
