@@ -296,8 +296,7 @@ impl<T: Transport> Consumer<T> {
 /// Twice the largest event, since a consumer may have written a reported one anew.
 fn message_bytes_max(core: &Core) -> usize {
     let live = core.live();
-    let types = live.registry.types.iter().filter_map(|event_type| event_type.event_bytes_max);
-    let largest = types.fold(core.config.server.event_bytes_max, usize::max);
+    let largest = core.config.server.event_bytes_max.max(live.registry.event_bytes_max.unwrap_or(0));
     largest.saturating_mul(2).max(MESSAGE_BYTES_MAX)
 }
 

@@ -91,8 +91,7 @@ impl Authority<'_> {
     /// limit there is, as escapes and spaces between attributes may vanish, but data does not. It bounds a step.
     fn event_text_max(&self) -> usize {
         let client = self.client.limits.event_bytes_max.unwrap_or(self.settings.event_bytes_max);
-        let types = self.registry.types.iter().filter_map(|event_type| event_type.event_bytes_max);
-        types.fold(client, usize::max).saturating_mul(2)
+        client.max(self.registry.event_bytes_max.unwrap_or(0)).saturating_mul(2)
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Registry {
     pub type_by_name: HashMap<String, Arc<EventType>>,
     /// The client that holds a certificate.
     pub client_by_certificate: HashMap<CertificateKey, ClientId>,
+    /// The largest [`EventType::event_bytes_max`] of all types, if any has one: asked for with every request.
+    pub event_bytes_max: Option<usize>,
 }
 
 /// What identifies a client certificate: who issued it and its number there (RFC 5280, 4.1.2.2).
@@ -125,7 +127,9 @@ impl Registry {
         let number = |(slot, event_type)| Arc::new(EventType { slot, ..event_type });
         let types: Vec<_> = types.into_iter().enumerate().map(number).collect();
         let clients: Vec<_> = clients.into_iter().map(Arc::new).collect();
-        Self { type_by_name: by_name(&types), types, ..Self::default() }.with_clients(clients)
+        let event_bytes_max = types.iter().filter_map(|event_type| event_type.event_bytes_max).max();
+        Self { type_by_name: by_name(&types), types, event_bytes_max, ..Self::default() }
+            .with_clients(clients)
     }
 
     /// The same registry with the numbers that the journal gave to the types.
@@ -147,6 +151,7 @@ impl Registry {
             type_by_name: self.type_by_name.clone(),
             client_by_certificate: holders(&clients),
             clients: clients.into_iter().map(|client| (client.id, client)).collect(),
+            event_bytes_max: self.event_bytes_max,
         }
     }
 
@@ -195,6 +200,15 @@ mod tests {
             event_bytes_max: None,
             dedup_window_s: 0,
         }
+    }
+
+    #[test]
+    fn the_largest_limit_of_a_type_is_known_also_with_other_clients() {
+        let limited = |name, limit| EventType { event_bytes_max: limit, ..event_type(name) };
+        let types = vec![limited("a", Some(7)), limited("b", None), limited("c", Some(9))];
+        let registry = Registry::new(types, Vec::new());
+        assert_eq!(registry.with_clients(Vec::new()).event_bytes_max, Some(9));
+        assert_eq!(Registry::new(vec![event_type("a")], Vec::new()).event_bytes_max, None);
     }
 
     #[test]

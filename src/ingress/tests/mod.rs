@@ -10,7 +10,7 @@ use crate::event::record::Record;
 use crate::id::{ClientId, TypeId};
 use crate::registry::model::*;
 use crate::schema::SchemaSet;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
@@ -90,8 +90,8 @@ impl World {
         let types = types();
         let type_by_name: HashMap<_, _> =
             types.iter().map(|known| (known.name.clone(), known.clone())).collect();
-        let registry =
-            Registry { types, clients: BTreeMap::new(), type_by_name, client_by_certificate: HashMap::new() };
+        let event_bytes_max = types.iter().filter_map(|known| known.event_bytes_max).max();
+        let registry = Registry { types, type_by_name, event_bytes_max, ..Registry::default() };
         let schemas = SchemaSet::compile(&registry).unwrap();
         let partitions = NonZeroU8::new(12).unwrap();
         let settings = Settings { now_ms: NOW_MS, skew_ms: 5000, partitions, event_bytes_max: 64 << 10 };
