@@ -174,12 +174,13 @@ impl<D: MapDisk> Partition<D> {
         Ok(offset)
     }
 
-    /// Appends as above, running the jobs of the partition in place when there is no room. Blocks: for replay at start.
+    /// Appends as above, making the next segment in place when there is no room. Blocks: for replay at start. Full segments are
+    /// sealed once the broker serves; to write and sync each of them here would take most of the time.
     pub fn append_blocking(&mut self, record: &Record<'_>) -> Result<Offset, Error> {
         loop {
             match self.append(record) {
                 Ok(offset) => return Ok(offset),
-                Err(NeedsSegment) => self.run_jobs()?,
+                Err(NeedsSegment) => self.make_room()?,
             }
         }
     }

@@ -202,7 +202,17 @@ impl<D: MapDisk> Partition<D> {
         (cold, Some(Job(Work::Load { site: self.site.clone(), number, base, summary, cold })))
     }
 
+    /// Makes the segment in place that a refused append asks for. Blocks.
+    pub(super) fn make_room(&mut self) -> Result<(), Error> {
+        if let Some(work) = self.prepare() {
+            let done = Job(work).run().map_err(|failed| failed.error)?;
+            self.finish(done);
+        }
+        Ok(())
+    }
+
     /// Runs all due jobs in place. Blocks.
+    #[cfg(test)]
     pub(super) fn run_jobs(&mut self) -> Result<(), Error> {
         while let Some(job) = self.job() {
             let done = job.run().map_err(|failed| failed.error)?;
