@@ -22,8 +22,8 @@ use std::time::Duration;
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of events that are framed and encrypted before the transport is asked to take them.
 const SEND_BYTES: usize = 64 << 10;
-/// Rounds of work before other tasks of the core get their turn.
-const ROUNDS_MAX: usize = 16;
+/// Rounds of work before other tasks of the core get their turn: a consumer that catches up sends 64 KiB in each.
+const ROUNDS_MAX: usize = 4;
 /// How long a transport that is being closed may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -4,6 +4,10 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+/// How much more willingly than the cores a helper gives way (nice values of setpriority(2)). A core that has to wait for a
+/// helper's slice of the processor makes everybody on it wait; a helper still gets a quarter of a busy one.
+const NICENESS: libc::c_int = 5;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs that may wait for a thread. Each caller awaits its own job, so the number of waiting jobs is bounded by design;
@@ -38,6 +42,8 @@ impl Pool {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>) {
+    // SAFETY: the call has no preconditions. 0 is the calling thread; a refusal changes nothing else.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
     loop {
         let next = queue.lock().expect("no job panics while it holds the lock").recv();
         match next {
