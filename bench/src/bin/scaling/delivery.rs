@@ -1,0 +1,39 @@
+//! The same events to more and more groups.
+
+use super::Step;
+use super::broker::Broker;
+use super::load::{self, BATCH};
+
+/// Events delivered in one step, over all groups.
+const DELIVERED: u64 = 400_000;
+
+/// What each delivery adds to the cost of taking the events in.
+pub fn groups() -> Vec<Step> {
+    [1, 12, 100].map(step).into()
+}
+
+fn step(groups: u64) -> Step {
+    let broker = Broker::start(None, |_| {});
+    let endpoint = broker.endpoint("demo");
+    let bodies = [load::demo_batch()];
+    let batches = DELIVERED / BATCH / groups;
+    let mut consumers = load::consumers(&endpoint, groups, "group");
+    load::consume(&mut consumers, BATCH * groups, || load::publish(&endpoint, 1, 1, &bodies));
+    let before = broker.cpu();
+    let took = load::consume(&mut consumers, batches * BATCH * groups, || {
+        load::publish(&endpoint, 2, batches, &bodies);
+    });
+    let spent = broker.cpu() - before;
+    let memory_kib = broker.memory_kib();
+    consumers.into_iter().for_each(|consumer| consumer.close());
+    let alone = {
+        let before = broker.cpu();
+        load::publish(&endpoint, 2, batches, &bodies);
+        broker.cpu() - before
+    };
+    let delivered = (batches * BATCH * groups) as f64;
+    let cost = (spent.as_secs_f64() - alone.as_secs_f64()) * 1e6 / delivered;
+    let rate = delivered / took.as_secs_f64();
+    let note = format!("{rate:>9.0} delivered/s, {} MiB", memory_kib >> 10);
+    Step { name: format!("{groups} groups"), cost, note }
+}
