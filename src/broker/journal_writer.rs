@@ -1,4 +1,4 @@
-//! The journal's hands: opens the files, writes the frames the sequencer places, syncs them, and has files made ahead of need.
+//! The journal's hands: opens the files, writes the frames the sequencer places, durably, and has files made ahead of need.
 
 use crate::journal::command::Body;
 use crate::journal::disk::RealDisk;
@@ -37,6 +37,7 @@ pub struct Written {
     pub round: Round,
     pub header: FrameHeader,
     buffer: Rc<DmaBuffer>,
+    /// How long writing it durably took.
     pub sync: Duration,
 }
 
@@ -102,9 +103,8 @@ impl JournalWriter {
         assert_eq!(round.file, number, "nobody else places frames");
         let header = FrameHeader::read(buffer.as_bytes()).expect("the sequencer wrote this frame");
         let buffer = Rc::new(buffer);
-        file.write(buffer.clone(), round.position).await.unwrap_or_else(|error| fail("writing", &error));
         let started = Instant::now();
-        file.sync().await.unwrap_or_else(|error| fail("syncing", &error));
+        file.write(buffer.clone(), round.position).await.unwrap_or_else(|error| fail("writing", &error));
         self.sequencer.borrow_mut().synced(round.index);
         self.work_on_files();
         Ok(Written { round, header, buffer, sync: started.elapsed() })

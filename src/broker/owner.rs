@@ -24,6 +24,8 @@ use std::time::Duration;
 const FETCH_EVENTS_MAX: usize = 512;
 /// Cursors that are measured before other tasks of the core get their turn. Most are at the end, where there is nothing to count.
 const LAGS_AT_ONCE: usize = 16;
+/// Appended bytes that the head need not hear of yet: each report may wake its core. All cores together keep back less than it waits for.
+const UNREPORTED_BYTES_MAX: usize = 256 << 10;
 /// Time between two looks at age and memory.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ pub struct Owner {
     tasks: RefCell<VecDeque<Task>>,
     /// Somebody works on `tasks`, or waits for a segment to go on.
     busy: Cell<bool>,
+    /// Bytes that were appended and not reported to the head.
+    unreported: Cell<usize>,
 }
 
 /// One partition.
@@ -71,7 +75,9 @@ impl Owner {
             cold: HashMap::new(),
             failed: Vec::new(),
         });
-        Self { cores, owned: RefCell::new(owned.collect()), tasks: RefCell::default(), busy: Cell::default() }
+        let owned = RefCell::new(owned.collect());
+        let (tasks, busy, unreported) = (RefCell::default(), Cell::default(), Cell::default());
+        Self { cores, owned, tasks, busy, unreported }
     }
 
     /// Runs `act` on a partition of this core.
@@ -163,11 +169,19 @@ impl Core {
                         self.owner.tasks.borrow_mut().push_front(Task::Append { applied, next, bytes });
                         break;
                     }
-                    self.post(HEAD, Message::Appended { bytes });
+                    self.report_appended(bytes);
                 }
             }
         }
         self.owner.busy.set(false);
+    }
+
+    fn report_appended(&self, bytes: usize) {
+        let unreported = self.owner.unreported.get() + bytes;
+        if unreported > UNREPORTED_BYTES_MAX {
+            self.post(HEAD, Message::Appended { bytes: unreported });
+        }
+        self.owner.unreported.set(if unreported > UNREPORTED_BYTES_MAX { 0 } else { unreported });
     }
 
     /// Appends what is this core's, from `next` on. Fails with where to go on when a partition has no room.

@@ -90,7 +90,7 @@ impl Scrape {
         quantiles(
             encoder,
             "journal_sync_seconds",
-            "Duration of a journal sync",
+            "Duration of a durable journal write",
             1e-9,
             &merged(|s| &s.sync_ns),
         )?;

@@ -100,7 +100,7 @@ pub struct Distributions {
     pub produce_ns: RefCell<Histogram<u64>>,
     /// From a pulse to the core's reaction, nanoseconds: how long the core was not responsive.
     pub stall_ns: RefCell<Histogram<u64>>,
-    /// Of `fdatasync` on the journal, nanoseconds.
+    /// Of durable writes to the journal, nanoseconds.
     pub sync_ns: RefCell<Histogram<u64>>,
     /// Of requests to the API that clients come from, nanoseconds.
     pub registry_request_ns: RefCell<Histogram<u64>>,

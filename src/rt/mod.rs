@@ -18,6 +18,7 @@ pub mod executor;
 pub mod file;
 pub mod notify;
 pub mod pulse;
+mod ring;
 pub mod socket;
 
 use std::future::Future;
