@@ -1,5 +1,6 @@
 //! The journal's hands: opens the files, writes the frames the sequencer places, durably, and has files made ahead of need.
 
+use crate::id::FrameIndex;
 use crate::journal::command::Body;
 use crate::journal::disk::RealDisk;
 use crate::journal::files::{FileJob, FileJobError, FileNumber, FileWork};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Time between two attempts to make a file on a full disk.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes the journal. One task at a time writes.
+/// Writes the journal. One task at a time places frames; they may be written at the same time.
 pub struct JournalWriter {
     dir: PathBuf,
     pool: Pool,
@@ -29,7 +30,14 @@ pub struct JournalWriter {
     changed: Notify,
     /// The last attempt to make a file found no room.
     full: Cell<bool>,
-    writing: Cell<bool>,
+}
+
+/// A frame that has its place and is to be written.
+pub struct Placed {
+    pub round: Round,
+    header: FrameHeader,
+    buffer: Rc<DmaBuffer>,
+    file: Rc<DirectFile>,
 }
 
 /// A frame that is durable.
@@ -61,7 +69,7 @@ impl JournalWriter {
     pub fn new(dir: PathBuf, pool: Pool, sequencer: Sequencer) -> Rc<Self> {
         let sequencer = RefCell::new(sequencer);
         let (open, changed) = (RefCell::default(), Notify::default());
-        Rc::new(Self { dir, pool, sequencer, open, changed, full: Cell::default(), writing: Cell::default() })
+        Rc::new(Self { dir, pool, sequencer, open, changed, full: Cell::default() })
     }
 
     /// Longest body of a frame.
@@ -75,39 +83,28 @@ impl JournalWriter {
     }
 
     /// Frames up to this one are in a durable checkpoint.
-    pub fn checkpointed(self: &Rc<Self>, upto: crate::id::FrameIndex) {
+    pub fn checkpointed(self: &Rc<Self>, upto: FrameIndex) {
         self.sequencer.borrow_mut().checkpointed(upto);
         self.work_on_files();
     }
 
-    /// Writes `body` as the next frame and makes it durable. `now_ms` is the proposer's clock.
+    /// Makes `body` the next frame, which is to be written then. `now_ms` is the proposer's clock.
     ///
     /// Any failure of the disk ends the process: what a failed write or sync left behind cannot be known.
-    pub async fn write(self: &Rc<Self>, now_ms: u64, body: &Body<'_>) -> Result<Written, CannotWrite> {
-        self.writing.set(true);
-        let written = self.write_frame(now_ms, body).await;
-        self.writing.set(false);
-        written
-    }
-
-    /// Whether a frame is under way.
-    pub fn is_writing(&self) -> bool {
-        self.writing.get()
-    }
-
-    async fn write_frame(self: &Rc<Self>, now_ms: u64, body: &Body<'_>) -> Result<Written, CannotWrite> {
+    pub async fn place(self: &Rc<Self>, now_ms: u64, body: &Body<'_>) -> Result<Placed, CannotWrite> {
         let number = self.wait_for_place(body.bytes()).await?;
         let file = self.file(number).await;
         let mut buffer = file.buffer(frame_bytes(body.bytes()));
         let round = self.sequencer.borrow_mut().frame(now_ms, body, buffer.as_bytes_mut());
         assert_eq!(round.file, number, "nobody else places frames");
         let header = FrameHeader::read(buffer.as_bytes()).expect("the sequencer wrote this frame");
-        let buffer = Rc::new(buffer);
-        let started = Instant::now();
-        file.write(buffer.clone(), round.position).await.unwrap_or_else(|error| fail("writing", &error));
-        self.sequencer.borrow_mut().synced(round.index);
         self.work_on_files();
-        Ok(Written { round, header, buffer, sync: started.elapsed() })
+        Ok(Placed { round, header, buffer: Rc::new(buffer), file })
+    }
+
+    /// The frame of `index` and all before it are durable.
+    pub fn synced(&self, index: FrameIndex) {
+        self.sequencer.borrow_mut().synced(index);
     }
 
     async fn wait_for_place(self: &Rc<Self>, body_bytes: usize) -> Result<FileNumber, CannotWrite> {
@@ -169,6 +166,16 @@ impl JournalWriter {
                 self.work_on_files();
             }
         }
+    }
+}
+
+impl Placed {
+    /// Writes the frame and makes it durable.
+    pub async fn write(self) -> Written {
+        let Self { round, header, buffer, file } = self;
+        let started = Instant::now();
+        file.write(buffer.clone(), round.position).await.unwrap_or_else(|error| fail("writing", &error));
+        Written { round, header, buffer, sync: started.elapsed() }
     }
 }
 

@@ -104,6 +104,22 @@ fn a_frame_torn_anywhere_is_cut_and_its_place_used_again() {
 }
 
 #[test]
+fn a_frame_that_is_there_when_the_one_before_it_is_not_is_cut_with_it() {
+    let dir = tempdir().unwrap();
+    let mut scribe = Scribe::new(dir.path());
+    scribe.commit_small(0, 3);
+    let (first, _) = scribe.round(&Body::default());
+    let (second, bytes) = scribe.round(&Body::default());
+    scribe.write(&second, &bytes);
+    let recovered = reopen(dir.path(), &START).unwrap();
+    let tail = TornTail { file: second.file, position: second.position, index: second.index };
+    assert_eq!((recovered.unapplied(), recovered.torn_tail()), (3, Some(tail)));
+    let (_, mut scribe) = Scribe::resume(dir.path(), &START).unwrap();
+    assert_eq!(scribe.commit_block(8, 1).position, first.position);
+    assert_eq!(indices(dir.path(), &START), [1, 2, 3, 4]);
+}
+
+#[test]
 fn a_whole_frame_that_was_never_acknowledged_is_kept() {
     let dir = tempdir().unwrap();
     let mut scribe = Scribe::new(dir.path());

@@ -1,7 +1,8 @@
 //! The writing end of the journal, without the writing: says where the next frame goes and fills it in.
 //!
-//! One round is in flight at a time: a frame is placed, written and synced, then [`Sequencer::synced`], then the next.
-//! That is what makes `synced_upto` simple: every frame says that all frames before it were synced. The frame of a
+//! At most [`ROUNDS_IN_FLIGHT_MAX`] rounds are in flight: a frame is placed, written and synced, then [`Sequencer::synced`]. Rounds
+//! end in the order of their frames, whichever is first on the disk, so every frame says with `synced_upto` up to which one all
+//! were synced when it was placed. A frame that is on the disk when one before it is not is cut like any torn tail. The frame of a
 //! broker that has nothing more to do is not covered by a later one; [`Sequencer::uncovered`] asks for an empty frame
 //! then, so that damage to it can be told from a torn write.
 
@@ -15,6 +16,9 @@ use std::collections::VecDeque;
 
 /// Files that are no longer needed and wait to be used again; more than this many are removed.
 const SPARE_FILES_MAX: usize = 4;
+
+/// Frames that are placed and not durable yet. While the disk is at one, the broker fills in the next.
+pub const ROUNDS_IN_FLIGHT_MAX: u64 = 2;
 
 /// Whether a frame can be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub struct Sequencer {
     /// Length of files made from now on.
     file_bytes: u64,
     term: Term,
-    /// The last frame placed. `synced ≤ tip.index ≤ synced + 1`.
+    /// The last frame placed. `synced ≤ tip.index ≤ synced + ROUNDS_IN_FLIGHT_MAX`.
     tip: Mark,
     synced: FrameIndex,
     /// Whether the last frame carries commands.
@@ -120,9 +124,9 @@ impl Sequencer {
     /// Fills `out` with the next frame and returns where to write its first `Round::bytes`.
     ///
     /// `out` is the caller's aligned buffer of at least [`frame_bytes`] of the body. The caller has asked
-    /// [`Sequencer::place`] and has no round in flight.
+    /// [`Sequencer::place`] and has less than [`ROUNDS_IN_FLIGHT_MAX`] rounds in flight.
     pub fn frame(&mut self, now_ms: u64, body: &Body<'_>, out: &mut [u8]) -> Round {
-        assert_eq!(self.synced, self.tip.index, "one round in flight at a time");
+        assert!(self.tip.index.0 < self.synced.0 + ROUNDS_IN_FLIGHT_MAX, "too many rounds in flight");
         let bytes = frame_bytes(body.bytes());
         self.turn_to_file_for(bytes as u64);
         write_body(body, &mut out[..bytes]);
@@ -166,9 +170,9 @@ impl Sequencer {
         header
     }
 
-    /// The round of `index` is durable: written and synced.
+    /// The round of `index` is durable: written and synced, as are all before it.
     pub fn synced(&mut self, index: FrameIndex) {
-        assert_eq!(index, self.tip.index, "the round in flight");
+        assert_eq!(index, self.synced.next(), "the first round in flight");
         self.synced = index;
     }
 
@@ -307,6 +311,25 @@ mod tests {
         assert!(two.header.follows(&one.header.mark()));
         assert_eq!(two.header.synced_upto, FrameIndex(1));
         assert_eq!(commands(two.body).next(), Some(Ok(Command::Events(&[2; 5000]))));
+    }
+
+    #[test]
+    fn a_frame_placed_beside_another_says_what_was_synced_before_both() {
+        let mut sequencer = sequencer();
+        round(&mut sequencer, &[1; 64]);
+        let mut place = |sequencer: &mut Sequencer| {
+            let mut out = vec![0; BLOCK];
+            let round = sequencer.frame(1000, &Body::default(), &mut out);
+            (round, FrameHeader::read(&out).unwrap())
+        };
+        let (second, two) = place(&mut sequencer);
+        let (third, three) = place(&mut sequencer);
+        assert!(three.follows(&two.mark()));
+        assert_eq!((two.synced_upto, three.synced_upto), (FrameIndex(1), FrameIndex(1)));
+        assert!(!sequencer.uncovered());
+        sequencer.synced(second.index);
+        sequencer.synced(third.index);
+        assert_eq!(sequencer.committed(), FrameIndex(3));
     }
 
     #[test]

@@ -46,7 +46,9 @@ use queue::Queue;
 use rates::Accounts;
 use reception::{Limits, Reception};
 use retention::Losses;
+use rounds::Flight;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -79,6 +81,10 @@ pub struct Head {
     tally: RefCell<Tally>,
     accounts: RefCell<Accounts>,
     queue: RefCell<Queue>,
+    /// Frames on their way to the disk, in their order.
+    flights: RefCell<VecDeque<Flight>>,
+    /// What was taken from the queue is not in `flights` yet.
+    placing: Cell<bool>,
     /// Something waits in the queue.
     work: Notify,
     /// Bytes of events that owners have not yet reported as appended.
@@ -121,6 +127,8 @@ impl Head {
             tally: RefCell::default(),
             accounts: RefCell::default(),
             queue: RefCell::default(),
+            flights: RefCell::default(),
+            placing: Cell::default(),
             work: Notify::default(),
             unappended: Cell::default(),
             appended: Notify::default(),

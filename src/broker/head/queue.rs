@@ -86,6 +86,11 @@ impl Queue {
         self.bytes
     }
 
+    /// Whether a command of the head's own waits.
+    pub fn has_own(&self) -> bool {
+        !self.own.is_empty()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.own.is_empty() && self.submissions.is_empty() && self.confirms.is_empty() && !self.cover
@@ -134,6 +139,11 @@ impl Queue {
 }
 
 impl Draft {
+    /// Bytes of the events in it.
+    pub fn event_bytes(&self) -> usize {
+        self.submissions.iter().map(|submission| submission.block.bytes.len()).sum()
+    }
+
     /// Puts back what could not be written and nobody is told about.
     pub fn give_back(&mut self, queue: &mut Queue) {
         for own in self.own.drain(..).rev() {

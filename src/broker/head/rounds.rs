@@ -1,4 +1,5 @@
-//! Round after round: take what waits, write it as one frame, sync, apply, and tell everybody.
+//! Round after round: take what waits, write it as one frame, sync, apply, and tell everybody. While the disk is at one frame the
+//! next is filled and written; they are applied in their order.
 
 use super::queue::{Draft, Own};
 use super::{Head, QUEUED_BYTES_MAX, UNAPPENDED_BYTES_MAX};
@@ -6,9 +7,10 @@ use crate::broker::journal_writer::{CannotWrite, Written};
 use crate::broker::message::{Applied, ExpiredCursor, Message, Receipt, Submission};
 use crate::broker::refusal::Refusal;
 use crate::broker::{Block, Core};
-use crate::id::{CoreId, Partition};
+use crate::id::{CoreId, FrameIndex, Partition};
 use crate::ingress::Span;
 use crate::journal::command::{Body, Command};
+use crate::journal::sequencer::ROUNDS_IN_FLIGHT_MAX;
 use crate::metrics;
 use crate::rt;
 use crate::state::State;
@@ -21,6 +23,17 @@ use std::time::Duration;
 /// How long confirms gather before they are written by themselves. They also ride with any events that come first.
 const CONFIRM_LINGER: Duration = Duration::from_millis(5);
 
+/// A frame on its way to the disk.
+pub(super) struct Flight {
+    index: FrameIndex,
+    draft: Draft,
+    /// Of each submission.
+    repeats: Vec<u32>,
+    bytes: usize,
+    /// Once it is durable. It is applied when all before it are, too.
+    written: Option<Written>,
+}
+
 /// Writes frames as long as the process lives.
 pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
     loop {
@@ -29,7 +42,11 @@ pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
             if !core.is_stopping() {
                 head.linger().await;
             }
-            head.round(&core).await;
+            if head.may_place() {
+                head.round(&core).await;
+            } else {
+                head.work.notified().await;
+            }
         }
     }
 }
@@ -74,22 +91,44 @@ impl Head {
         wanted.or(rt::sleep(CONFIRM_LINGER)).await;
     }
 
-    /// Writes one frame and tells everybody what came of it.
+    /// Whether anything taken from the queue is not applied yet.
+    pub(super) fn is_writing(&self) -> bool {
+        self.placing.get() || !self.flights.borrow().is_empty()
+    }
+
+    /// Whether the next frame may be filled now. Beside another one it must be worth its own write, or the first of many producers to
+    /// come back would leave all others waiting for a second one. Commands of the head's own are numbered by the state, so their
+    /// frame is alone.
+    fn may_place(&self) -> bool {
+        let (flights, queue) = (self.flights.borrow(), self.queue.borrow());
+        let Some(last) = flights.back() else { return true };
+        let room = (flights.len() as u64) < ROUNDS_IN_FLIGHT_MAX;
+        room && last.draft.own.is_empty() && !queue.has_own() && queue.bytes() >= last.bytes
+    }
+
+    /// Fills one frame and has it written.
     async fn round(self: &Rc<Self>, core: &Rc<Core>) {
         while self.unappended.get() > UNAPPENDED_BYTES_MAX {
             self.appended.notified().await;
         }
+        self.placing.set(true);
         let now_ms = core.now_ms();
         let mut draft = self.queue.borrow_mut().draft(self.writer.body_bytes_max());
         let repeats = self.leave_out_repeats(now_ms, &mut draft.submissions);
-        let written = {
+        let placed = {
             let body = body_of(&draft, &self.state.borrow());
-            self.writer.write(now_ms, &body).await
+            self.writer.place(now_ms, &body).await
         };
-        match written {
-            Ok(written) => self.committed(core, draft, &repeats, &written),
+        match placed {
+            Ok(placed) => {
+                let (index, bytes) = (placed.round.index, draft.event_bytes());
+                self.flights.borrow_mut().push_back(Flight { index, draft, repeats, bytes, written: None });
+                let (head, core) = (self.clone(), core.clone());
+                rt::spawn(async move { head.landed(&core, placed.write().await) });
+            }
             Err(cannot) => self.not_written(core, draft, cannot).await,
         }
+        self.placing.set(false);
     }
 
     /// Takes repeats out of the blocks; how many there were of each submission.
@@ -105,6 +144,25 @@ impl Head {
             }
         };
         submissions.iter_mut().map(screen).collect()
+    }
+
+    /// A frame is durable: it and those behind it that were durable before are applied, unless one before it is still under way.
+    fn landed(self: &Rc<Self>, core: &Rc<Core>, written: Written) {
+        let index = written.round.index;
+        if let Some(flight) = self.flights.borrow_mut().iter_mut().find(|flight| flight.index == index) {
+            flight.written = Some(written);
+        }
+        while let Some((flight, written)) = self.next_landed() {
+            self.writer.synced(flight.index);
+            self.committed(core, flight.draft, &flight.repeats, &written);
+        }
+        self.work.notify();
+    }
+
+    fn next_landed(&self) -> Option<(Flight, Written)> {
+        let mut flights = self.flights.borrow_mut();
+        let written = flights.front_mut()?.written.take()?;
+        flights.pop_front().map(|flight| (flight, written))
     }
 
     fn committed(self: &Rc<Self>, core: &Rc<Core>, draft: Draft, repeats: &[u32], written: &Written) {
@@ -169,6 +227,10 @@ impl Head {
 
     /// Nothing was written: producers are told, everything else waits for room.
     async fn not_written(&self, core: &Core, mut draft: Draft, cannot: CannotWrite) {
+        // Repeats of what is under way may be in the draft.
+        while !self.flights.borrow().is_empty() {
+            self.work.notified().await;
+        }
         if cannot == CannotWrite::TooLarge && draft.submissions.len() != 1 {
             crate::broker::abort("a frame without a large request is longer than a journal file");
         }

@@ -39,7 +39,7 @@ impl Head {
         }
         self.refusing.set(Some(Refusal::Stopping));
         // Every core has sent what it had to say; its messages are here when the queue has been empty for a moment.
-        while !self.queue.borrow().is_empty() || self.writer.is_writing() {
+        while !self.queue.borrow().is_empty() || self.is_writing() {
             self.work.notify();
             rt::sleep(LOOK_EVERY).await;
         }
