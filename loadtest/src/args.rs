@@ -1,7 +1,9 @@
 //! What to do, as given on the command line.
 
+use crate::comparing::Compare;
+use crate::report::Targets;
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use nistru::cli::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +14,21 @@ use std::time::Duration;
 /// Latencies count from the moment at which a request was to be sent, so a broker that falls behind the rate shows it
 /// (no coordinated omission). Without --rate every producer sends as soon as its last request was answered.
 #[derive(Parser, Debug, Clone)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
+pub struct Program {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+#[derive(Subcommand, Debug, Clone)]
+pub enum Command {
+    Compare(Compare),
+}
+
+/// A run.
+#[derive(Parser, Debug, Clone)]
 pub struct Options {
     #[command(flatten)]
     pub target: Target,
@@ -20,9 +36,15 @@ pub struct Options {
     pub start: Start,
     #[command(flatten)]
     pub load: Load,
+    /// A target in place of the scenario's, such as end_to_end_p99_ms=5; may be given several times
+    #[arg(long = "target", value_name = "FIGURE=BOUND", value_parser = target)]
+    pub targets: Vec<(String, f64)>,
     /// Write the result as JSON to FILE, - for standard output instead of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the result as a page with plots to FILE; it needs no other file and no network
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 const EXIT_CODES: &str = "\
@@ -30,7 +52,9 @@ Exit codes:
   0  done, and every promise kept
   1  the test could not run
   2  an acknowledged event was lost, came out of order, or a refused one was delivered
-  3  no promise broken, but some requests were refused or some connections broke";
+  3  no promise broken, but some requests were refused or some connections broke
+  4  no promise broken, but a target of the scenario was missed
+  5  of compare: a figure got worse by more than --tolerance";
 
 /// Starting a broker for the test.
 #[derive(Args, Debug, Clone)]
@@ -99,6 +123,13 @@ pub struct Load {
     /// A JSON file that is the `data` of every event, in place of a generated record; --bytes has no effect then
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+}
+
+fn target(text: &str) -> Result<(String, f64), String> {
+    let (name, bound) = text.split_once('=').ok_or("expected FIGURE=BOUND")?;
+    let bound = bound.parse().map_err(|_| format!("{name}: expected a number"))?;
+    Targets::default().state(name, bound)?;
+    Ok((name.to_owned(), bound))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -1,9 +1,11 @@
 //! The broker under test: one that runs, or one started here and stopped by its process id.
 
 use crate::args::Options;
+use crate::report;
 use nistru::client::Endpoint;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -17,6 +19,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// Where to connect, and the process if it is ours.
 pub struct Broker {
     pub endpoint: Endpoint,
+    cores: Option<usize>,
     started: Option<Started>,
 }
 
@@ -25,7 +28,7 @@ struct Started {
     child: Child,
     /// The broker would be killed by its next line if nobody held the other end.
     _stdout: BufReader<ChildStdout>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Broker {
@@ -34,7 +37,7 @@ impl Broker {
         match &options.start.spawn {
             None => {
                 let endpoint = options.target.endpoint().map_err(|error| error.to_string())?;
-                Ok(Self { endpoint, started: None })
+                Ok(Self { endpoint, cores: None, started: None })
             }
             Some(_) => Self::start(options),
         }
@@ -48,8 +51,24 @@ impl Broker {
             .map_err(|error| format!("{}: {error}", work_dir.display()))?;
         let (child, stdout) = spawn(options, &dir)?;
         let (url, started) = await_ready(child, stdout, dir)?;
-        let endpoint = Endpoint::of_dev(&url, started._dir.path(), &options.target.name);
-        Ok(Self { endpoint: endpoint.map_err(|error| error.to_string())?, started: Some(started) })
+        let endpoint = Endpoint::of_dev(&url, started.dir.path(), &options.target.name);
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        Ok(Self { endpoint, cores: options.start.cores, started: Some(started) })
+    }
+
+    /// What a report says about it.
+    pub fn facts(&self) -> report::Broker {
+        report::Broker {
+            url: format!("https://{}", self.endpoint.authority()),
+            version: String::new(),
+            started: self.started.is_some(),
+            cores: self.cores,
+        }
+    }
+
+    /// Where its data are, if it was started here.
+    pub fn data(&self) -> Option<&Path> {
+        self.started.as_ref().map(|started| started.dir.path())
     }
 
     /// The process, if it was started here.
@@ -92,7 +111,7 @@ fn await_ready(child: Child, stdout: ChildStdout, dir: TempDir) -> Result<(Strin
     });
     let mut child = child;
     match receiver.recv_timeout(START_PATIENCE) {
-        Ok((Some(url), stdout)) => Ok((url, Started { child, _stdout: stdout, _dir: dir })),
+        Ok((Some(url), stdout)) => Ok((url, Started { child, _stdout: stdout, dir })),
         Ok((None, _)) => Err(format!("the broker ended before it was ready ({})", stop(&mut child))),
         Err(_) => Err(format!("the broker was not ready within {START_PATIENCE:?} ({})", stop(&mut child))),
     }

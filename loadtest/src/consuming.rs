@@ -1,7 +1,7 @@
 //! One consumer: receives, notes, confirms.
 
 use crate::ledger::Ledger;
-use crate::measure::Flow;
+use crate::report::Flow;
 use crate::run::Run;
 use crate::stamp::{RunMark, Stamp};
 use nistru::client::{Consumer, Delivery, Error};

@@ -41,7 +41,7 @@ pub struct Sent {
 }
 
 /// The judgement on a group.
-#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Verdict {
     /// Different events received.
     pub received: u64,

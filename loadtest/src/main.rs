@@ -2,6 +2,7 @@
 
 mod args;
 mod broker;
+mod comparing;
 mod consuming;
 mod ledger;
 mod measure;
@@ -13,27 +14,37 @@ mod run;
 mod stamp;
 mod usage;
 
-use args::Options;
+use args::{Command, Options, Program};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use report::Report;
+use report::{Report, Targets};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let program = Program::parse();
+    let result = match &program.command {
+        None => run(&program.options),
+        Some(Command::Compare(compare)) => compare.run(),
+    };
+    result.unwrap_or_else(|why| {
+        eprintln!("nistru-loadtest: {why}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(options: &Options) -> Result<ExitCode, String> {
     let progress = progress();
-    let result = run::run(&options, &progress);
+    let result = run::run(options, &progress);
     progress.finish_and_clear();
-    match result.and_then(|report| publish(&report, options.json.as_deref()).map(|()| report.exit_code())) {
-        Ok(code) => code.into(),
-        Err(why) => {
-            eprintln!("nistru-loadtest: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut report = result?;
+    let mut targets = Targets::default();
+    options.targets.iter().try_for_each(|(name, bound)| targets.state(name, *bound))?;
+    report.targets = targets.judge(&report);
+    publish(&report, options)?;
+    Ok(report.exit_code().into())
 }
 
 /// A line on stderr, drawn when it is a terminal.
@@ -46,13 +57,18 @@ fn progress() -> ProgressBar {
     bar
 }
 
-fn publish(report: &Report, json: Option<&Path>) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    match json {
-        Some(path) if path == "-" => println!("{text}"),
+fn publish(report: &Report, options: &Options) -> Result<(), String> {
+    let write = |path: &Path, text: &str| {
+        fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    if let Some(path) = &options.html {
+        write(path, &report::page(report))?;
+    }
+    match &options.json {
+        Some(path) if path == "-" => println!("{}", report.to_json()),
         Some(path) => {
             print!("{report}");
-            fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
+            write(path, &(report.to_json() + "\n"))?;
         }
         None => print!("{report}"),
     }

@@ -1,25 +1,30 @@
 //! Time and what is counted in it.
 
-use hdrhistogram::Histogram;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-/// Shortest and longest latency told apart, in nanoseconds, to three decimal digits.
-const SHORTEST_NS: u64 = 1_000;
-const LONGEST_NS: u64 = 600_000_000_000;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Nanoseconds since the start of the run, the same for all threads.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock {
+    start: Instant,
+    started: OffsetDateTime,
+}
 
 impl Clock {
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self { start: Instant::now(), started: OffsetDateTime::now_utc() }
     }
 
     pub fn now_ns(self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// The time of day at `moment_ns`, as RFC 3339 says it, in UTC and to the second.
+    pub fn time_of(self, moment_ns: u64) -> String {
+        let time = self.started + Duration::from_nanos(moment_ns);
+        time.truncate_to_second().format(&Rfc3339).unwrap_or_default()
     }
 }
 
@@ -38,71 +43,14 @@ impl Window {
         (self.start_ns..self.end_ns).contains(&moment_ns)
     }
 
+    /// Which second of the window `moment_ns` is in, counted from 0; `None` outside.
+    pub fn second(&self, moment_ns: u64) -> Option<usize> {
+        self.contains(moment_ns).then(|| ((moment_ns - self.start_ns) / 1_000_000_000) as usize)
+    }
+
     pub fn seconds(&self) -> f64 {
         Duration::from_nanos(self.end_ns - self.start_ns).as_secs_f64()
     }
-}
-
-/// Events that passed one point, and how long after they were to be sent.
-pub struct Flow {
-    /// Events and bytes that passed within the window.
-    pub events: u64,
-    pub bytes: u64,
-    latency: Histogram<u64>,
-}
-
-impl Flow {
-    pub fn new() -> Self {
-        let latency = Histogram::new_with_bounds(SHORTEST_NS, LONGEST_NS, 3).expect("bounds that fit");
-        Self { events: 0, bytes: 0, latency }
-    }
-
-    /// Notes `events` of together `bytes` that were to be sent at `intended_ns` and pass now. The rate counts what
-    /// passes within the window; the latency what was to be sent within it, however late it comes.
-    pub fn note(&mut self, window: Window, events: u64, bytes: u64, intended_ns: u64, now_ns: u64) {
-        if window.contains(now_ns) {
-            self.events += events;
-            self.bytes += bytes;
-        }
-        if window.contains(intended_ns) {
-            self.latency.saturating_record_n(now_ns.saturating_sub(intended_ns), events);
-        }
-    }
-
-    pub fn merge(&mut self, other: &Self) {
-        self.events += other.events;
-        self.bytes += other.bytes;
-        self.latency.add(&other.latency).expect("the same bounds");
-    }
-
-    pub fn summary(&self, window: Window) -> Summary {
-        let ms = |ns: u64| ns as f64 / 1e6;
-        let quantile = |q: f64| ms(self.latency.value_at_quantile(q));
-        Summary {
-            events_per_s: self.events as f64 / window.seconds(),
-            mib_per_s: self.bytes as f64 / window.seconds() / f64::from(1 << 20),
-            samples: self.latency.len(),
-            p50_ms: quantile(0.5),
-            p90_ms: quantile(0.9),
-            p99_ms: quantile(0.99),
-            p999_ms: quantile(0.999),
-            max_ms: ms(self.latency.max()),
-        }
-    }
-}
-
-/// A flow in numbers.
-#[derive(Debug, Clone, Serialize)]
-pub struct Summary {
-    pub events_per_s: f64,
-    pub mib_per_s: f64,
-    /// Events whose latency was measured.
-    pub samples: u64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p99_ms: f64,
-    pub p999_ms: f64,
-    pub max_ms: f64,
 }
 
 /// What went wrong, each text with how often.
@@ -120,29 +68,6 @@ pub fn note_problem(problems: &mut Problems, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WINDOW: Window = Window { start_ns: 1_000_000_000, end_ns: 3_000_000_000 };
-
-    #[test]
-    fn the_rate_counts_passing_and_the_latency_sending_within_the_window() {
-        let mut flow = Flow::new();
-        flow.note(WINDOW, 10, 1 << 20, 900_000_000, 1_100_000_000);
-        flow.note(WINDOW, 30, 1 << 20, 2_900_000_000, 3_100_000_000);
-        let summary = flow.summary(WINDOW);
-        assert_eq!((summary.events_per_s, summary.mib_per_s, summary.samples), (5.0, 0.5, 30));
-        assert!((summary.p50_ms - 200.0).abs() < 0.2, "{}", summary.p50_ms);
-    }
-
-    #[test]
-    fn merged_flows_add_up() {
-        let mut all = Flow::new();
-        for _ in 0..2 {
-            let mut part = Flow::new();
-            part.note(WINDOW, 1, 5, 1_500_000_000, 1_600_000_000);
-            all.merge(&part);
-        }
-        assert_eq!((all.events, all.bytes, all.summary(WINDOW).samples), (2, 10, 2));
-    }
 
     #[test]
     fn problems_are_bounded_in_length_and_number() {

@@ -1,14 +1,16 @@
 //! Drives many producers on one thread: sends what is due, takes what is answered, waits for either.
 
 use crate::ledger::Sent;
-use crate::measure::{Flow, Problems, Window, note_problem};
+use crate::measure::{Problems, Window, note_problem};
 use crate::producer::{Answered, Producer};
+use crate::report::Flow;
 use crate::run::Run;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// Longest wait in which a wish to stop is not seen.
@@ -19,8 +21,14 @@ const LAST_ANSWERS_NS: u64 = 10_000_000_000;
 const EVENTS_AT_ONCE: usize = 256;
 
 /// What became of the events of one thread's producers.
+#[derive(Default)]
 pub struct Produced {
     pub flow: Flow,
+    /// Requests acknowledged within the window.
+    pub requests: u64,
+    /// Refused events by status, and in each second of the window.
+    pub refused_by_status: BTreeMap<u16, u64>,
+    pub refused_per_second: Vec<u64>,
     /// Events that were due before the end of the window and never sent, because the answers before them came late.
     pub unsent: u64,
     pub sent: Sent,
@@ -30,8 +38,15 @@ pub struct Produced {
 impl Produced {
     /// Adds what another thread's producers did.
     pub fn merge(&mut self, other: Self) {
-        self.flow.merge(&other.flow);
+        self.flow.merge(other.flow);
+        self.requests += other.requests;
         self.unsent += other.unsent;
+        for (status, count) in other.refused_by_status {
+            *self.refused_by_status.entry(status).or_default() += count;
+        }
+        for (second, count) in other.refused_per_second.into_iter().enumerate() {
+            self.note_refused(second, count);
+        }
         for (sum, sent) in self.sent.sent.iter_mut().zip(other.sent.sent) {
             *sum += sent;
         }
@@ -40,6 +55,13 @@ impl Produced {
         for (text, count) in other.problems {
             *self.problems.entry(text).or_default() += count;
         }
+    }
+
+    fn note_refused(&mut self, second: usize, events: u64) {
+        if second >= self.refused_per_second.len() {
+            self.refused_per_second.resize(second + 1, 0);
+        }
+        self.refused_per_second[second] += events;
     }
 }
 
@@ -66,7 +88,7 @@ pub fn drive(producers: Vec<Producer>, total: usize, run: &Run) -> Result<Produc
         epoll::add(&epoll, producer, EventData::new_u64(index as u64), EventFlags::IN)?;
     }
     let sent = Sent { sent: vec![0; total], ..Sent::default() };
-    let produced = Produced { flow: Flow::new(), unsent: 0, sent, problems: Problems::new() };
+    let produced = Produced { sent, ..Produced::default() };
     let member = |producer| Member { producer, is_active: true, awaits_room: false };
     let producers = producers.into_iter().map(member).collect();
     Driver { run, window: run.window(), epoll, producers, produced }.drive()
@@ -148,9 +170,14 @@ impl Driver<'_> {
                 self.run.acknowledged.fetch_add(count, Ordering::Relaxed);
                 let bytes = member.producer.body_bytes();
                 self.produced.flow.note(self.window, count, bytes, answered.intended_ns, now_ns);
+                self.produced.requests += u64::from(self.window.contains(now_ns));
             }
             Some(answer) => {
                 note_problem(&mut self.produced.problems, &format!("refused: {answer}"));
+                *self.produced.refused_by_status.entry(answer.status).or_default() += count;
+                if let Some(second) = self.window.second(now_ns) {
+                    self.produced.note_refused(second, count);
+                }
                 let number = member.producer.number;
                 self.produced.sent.refused.extend(events.map(|sequence| (number, sequence)));
                 // The same request will be refused again, unless the broker was only overloaded.

@@ -4,10 +4,10 @@ use crate::args::{Load, Options};
 use crate::broker::Broker;
 use crate::consuming::{Group, consume};
 use crate::ledger::{Ledger, Sent};
-use crate::measure::{Clock, Flow, Problems, Window, note_problem};
+use crate::measure::{Clock, Problems, Window, note_problem};
 use crate::producer::{Producer, Schedule};
 use crate::producing::{Produced, drive};
-use crate::report::Report;
+use crate::report::{self, Flow, Group as GroupReport, Machine, Report, Scenario, Server};
 use crate::request::{self, Request};
 use crate::stamp::RunMark;
 use crate::usage::Usage;
@@ -80,7 +80,7 @@ pub fn run(options: &Options, progress: &ProgressBar) -> Result<Report, String> 
     };
     thread::scope(|scope| {
         let course = Course { scope, load, endpoint: &broker.endpoint, groups: &groups, run: &run, progress };
-        course.take(&data, mark.run, broker.pid())
+        course.take(&data, mark.run, &broker)
     })
 }
 
@@ -95,18 +95,54 @@ struct Course<'scope, 'env> {
 }
 
 impl<'scope> Course<'scope, '_> {
-    fn take(&self, data: &str, run: u32, broker: Option<u32>) -> Result<Report, String> {
+    fn take(&self, data: &str, run: u32, broker: &Broker) -> Result<Report, String> {
         self.progress.set_message("connecting");
         let producers = self.open_producers(data, run)?;
         let consuming = self.start_consumers()?;
         self.catch_up();
         let producing = self.start_producers(producers);
-        let used = self.watch(broker);
+        let used = self.watch(broker.pid());
         let mut produced = self.collect(producing);
         self.drain(&consuming);
         let consumed = self.end_consumers(consuming, &mut produced.problems);
-        let verdicts = self.groups.iter().map(|group| group.ledger.judge(&produced.sent)).collect();
-        Ok(Report::new(self.load, self.run.window(), &produced, &consumed, verdicts, &used))
+        Ok(self.report(produced, consumed, &used, broker))
+    }
+
+    fn report(&self, mut produced: Produced, mut consumed: Flow, used: &Used, broker: &Broker) -> Report {
+        let window = self.run.window();
+        produced.flow.finish(window);
+        consumed.finish(window);
+        let group = |(index, group): (usize, &Group)| GroupReport {
+            name: group_name(self.load, index),
+            verdict: group.ledger.judge(&produced.sent),
+        };
+        Report {
+            format: report::FORMAT,
+            scenario: scenario(self.load),
+            broker: broker.facts(),
+            machine: Machine::here(broker.data()),
+            started: self.run.clock.time_of(window.start_ns),
+            seconds: window.seconds(),
+            requests: produced.requests,
+            groups: self.groups.iter().enumerate().map(group).collect(),
+            consumed: (!self.groups.is_empty()).then_some(consumed),
+            sent: produced.sent.sent.iter().sum(),
+            unsent: produced.unsent,
+            refused: produced.sent.refused.len() as u64,
+            unanswered: produced.sent.unknown.len() as u64,
+            client: report::Client { processes: 1, usage: used.load },
+            server: used.broker.map(|usage| Server {
+                cpu_s: Some(usage.cpu_s),
+                cpu_us_per_event: Some(usage.cpu_s * 1e6 / produced.flow.events as f64)
+                    .filter(|us| us.is_finite()),
+                ..Server::default()
+            }),
+            acknowledged: produced.flow,
+            refused_by_status: produced.refused_by_status,
+            refused_per_second: produced.refused_per_second,
+            problems: produced.problems,
+            targets: Vec::new(),
+        }
     }
 
     fn open_producers(&self, data: &str, run: u32) -> Result<Vec<Producer>, String> {
@@ -122,8 +158,7 @@ impl<'scope> Course<'scope, '_> {
     fn start_consumers(&self) -> Result<Consuming<'scope>, String> {
         let mut threads = Vec::new();
         for index in 0..self.groups.len() {
-            let name =
-                if index == 0 { self.load.group.clone() } else { format!("{}-{index}", self.load.group) };
+            let name = group_name(self.load, index);
             for number in 0..self.load.consumers {
                 let consumer = Consumer::open(self.endpoint, &Subscription::group(&name))
                     .map_err(|error| self.give_up(format!("consumer {number} of group {name}: {error}")))?;
@@ -204,7 +239,7 @@ impl<'scope> Course<'scope, '_> {
 
     fn collect(&self, producing: Producing<'scope>) -> Produced {
         let sent = Sent { sent: vec![0; self.load.producers], ..Sent::default() };
-        let mut all = Produced { flow: Flow::new(), unsent: 0, sent, problems: Problems::new() };
+        let mut all = Produced { sent, ..Produced::default() };
         for thread in producing {
             match thread.join().expect("a producers' thread panicked") {
                 Ok(produced) => all.merge(produced),
@@ -240,12 +275,26 @@ impl<'scope> Course<'scope, '_> {
         let mut all = Flow::new();
         for thread in consuming {
             match thread.join().expect("a consumer's thread panicked") {
-                Ok(flow) => all.merge(&flow),
+                Ok(flow) => all.merge(flow),
                 Err(error) => note_problem(problems, &format!("a consumer failed: {error}")),
             }
         }
         all
     }
+}
+
+fn group_name(load: &Load, index: usize) -> String {
+    if index == 0 { load.group.clone() } else { format!("{}-{index}", load.group) }
+}
+
+/// What was asked for.
+fn scenario(load: &Load) -> Scenario {
+    let Load { producers, consumers, groups, batch, rate, .. } = load;
+    let rate = rate.map_or("as fast as answered".to_owned(), |rate| format!("{rate} events/s"));
+    let summary = format!(
+        "{producers} producers, {groups} groups of {consumers} consumers, {batch} events in a request, {rate}"
+    );
+    Scenario { name: load.event_type.clone(), text: String::new(), summary }
 }
 
 /// The schedule of a producer: with a rate, all producers take turns evenly.

@@ -1,13 +1,13 @@
 //! What a process has used, as the kernel tells.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// Processor time is told in hundredths of a second to every program (USER_HZ, proc(5)).
 const TICKS_PER_S: f64 = 100.0;
 
 /// Processor time and memory of a process so far.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// In user and kernel mode, over all threads.
     pub cpu_s: f64,

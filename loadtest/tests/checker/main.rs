@@ -1,29 +1,27 @@
 //! The load generator against brokers in memory that keep their promises or break one.
 
+mod compare;
 mod fake;
 
 use fake::{Fake, Fault};
 use serde_json::Value;
 use std::process::Command;
 
+/// The load generator, set up for a short run against `fake`.
+fn command(fake: &Fake) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nistru-loadtest"));
+    command.args(["--url", &fake.url, "--dir", fake.dir.path().to_str().unwrap(), "--consumers", "1"]);
+    command.args(["--warm-up", "0.05", "--duration", "0.5", "--drain", "0.5", "--producers", "4"]);
+    command
+}
+
 /// Runs the load generator and returns its exit code and its result.
 fn run(fault: Fault, args: &[&str]) -> (i32, Value) {
-    let fake = Fake::start(fault);
-    let output = Command::new(env!("CARGO_BIN_EXE_nistru-loadtest"))
-        .args([
-            "--url",
-            &fake.url,
-            "--dir",
-            fake.dir.path().to_str().unwrap(),
-            "--json",
-            "-",
-            "--consumers",
-            "1",
-        ])
-        .args(["--warm-up", "0.05", "--duration", "0.5", "--drain", "0.5", "--producers", "4"])
-        .args(args)
-        .output()
-        .unwrap();
+    run_against(&Fake::start(fault), args)
+}
+
+fn run_against(fake: &Fake, args: &[&str]) -> (i32, Value) {
+    let output = command(fake).args(["--json", "-"]).args(args).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     (output.status.code().unwrap(), serde_json::from_str(&text).expect(&errors))
