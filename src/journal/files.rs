@@ -31,7 +31,7 @@ pub const FIRST_FRAME: u64 = BLOCK as u64;
 const MAGIC: &[u8; 8] = b"NISTRUJ\0";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
-/// Zeros are written in pieces of this many bytes.
+/// Zeros are written and synced in pieces of this many bytes: a sync of the file in use waits for what was written before it.
 const ZERO_BYTES: usize = 1 << 20;
 
 /// Counts journal files from 1 in the order in which frames go into them; never used twice.
@@ -256,6 +256,9 @@ fn fill(file: &impl DiskFile, bytes: u64) -> io::Result<()> {
         let piece = (bytes - at).min(ZERO_BYTES as u64);
         file.write_at(&zeros[..piece as usize], at)?;
         at += piece;
+        if at < bytes {
+            file.sync()?;
+        }
     }
     Ok(())
 }
