@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 fn main() {
-    println!("cargo::rustc-link-arg=-Wl,--wrap=__sys_io_uring_setup");
+    println!("cargo::rustc-link-arg=-Wl,--wrap=__sys_io_uring_setup,--wrap=__sys_io_uring_enter2");
     println!("cargo::rerun-if-changed=openapi.yaml");
     let text = fs::read_to_string("openapi.yaml").expect("openapi.yaml can be read");
     let document: serde_json::Value =

@@ -1,9 +1,10 @@
 //! The Prometheus text format (OpenMetrics 1.0) of a scrape.
 
 use super::{GroupGauge, Kind, PartitionGauge, Snapshot};
+use crate::rt::stall::{BOUNDS_NS, Durations, Stalls};
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -122,7 +123,25 @@ impl Scrape {
             "core_stall_p99_seconds",
             "Time within which a core reacted to 99 of 100 wake-ups",
             stall(0.99),
-        )
+        )?;
+        self.encode_polls(encoder)
+    }
+
+    fn encode_polls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "executor_stall_seconds",
+            "For how long single polls of tasks kept their core: running, waiting, or because others had the CPU",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (core, snapshot) in self.cores.iter().enumerate() {
+            let Stalls { ran, waited, descheduled } = &snapshot.stalls;
+            for (cause, durations) in [("ran", ran), ("waited", waited), ("descheduled", descheduled)] {
+                let labels = [("core", core.to_string()), ("cause", cause.to_owned())];
+                histogram(&mut family.encode_family(&labels)?, durations)?;
+            }
+        }
+        Ok(())
     }
 
     fn encode_partitions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -180,6 +199,13 @@ fn gauges<const N: usize>(
         ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+fn histogram(encoder: &mut MetricEncoder<'_>, durations: &Durations) -> fmt::Result {
+    let bounds = BOUNDS_NS.iter().map(|bound| *bound as f64 * 1e-9).chain([f64::INFINITY]);
+    let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
+    let count = durations.buckets.iter().sum();
+    encoder.encode_histogram::<[(&str, &str); 0]>(durations.sum_ns as f64 * 1e-9, count, &buckets, None)
 }
 
 fn quantiles(

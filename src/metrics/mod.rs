@@ -6,6 +6,7 @@ mod expose;
 
 pub use expose::expose;
 
+use crate::rt::stall::{self, Stalls};
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -151,6 +152,8 @@ pub struct Snapshot {
     pub sync_ns: Histogram<u64>,
     pub registry_request_ns: Histogram<u64>,
     pub round_bytes: Histogram<u64>,
+    /// Of the polls of its tasks.
+    pub stalls: Stalls,
     pub partitions: Vec<PartitionGauge>,
 }
 
@@ -177,7 +180,7 @@ pub struct GroupGauge {
 }
 
 impl CoreMetrics {
-    /// Copies what was counted; `partitions` is what the core knows of its partitions.
+    /// Copies what was counted, on the core itself; `partitions` is what it knows of its partitions.
     pub fn snapshot(&self, partitions: Vec<PartitionGauge>) -> Snapshot {
         Snapshot {
             numbers: self.numbers.list(),
@@ -186,6 +189,7 @@ impl CoreMetrics {
             sync_ns: self.distributions.sync_ns.borrow().clone(),
             registry_request_ns: self.distributions.registry_request_ns.borrow().clone(),
             round_bytes: self.distributions.round_bytes.borrow().clone(),
+            stalls: stall::stalls(),
             partitions,
         }
     }

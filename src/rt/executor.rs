@@ -1,5 +1,6 @@
 //! One pinned glommio executor per core.
 
+use super::task::{Home, supervise};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::future::Future;
 use std::io;
@@ -33,14 +34,23 @@ pub fn start<F: Future<Output = ()> + 'static>(
 ) -> io::Result<()> {
     builder(Placement::Fixed(cpu))
         .name(&format!("core-{core}"))
-        .spawn(make)
+        .spawn(move || {
+            let home = Home::enter();
+            let main = make();
+            async move {
+                supervise(main).await;
+                drop(home);
+            }
+        })
         .map(drop)
         .map_err(|e| io::Error::other(format!("executor {core} on CPU {cpu} does not start: {e}")))
 }
 
 /// Runs `future` on an unpinned executor on this thread: for tests of code that needs one.
 pub fn run_here<T>(future: impl Future<Output = T>) -> T {
-    builder(Placement::Unbound).make().expect("an executor starts").run(future)
+    let executor = builder(Placement::Unbound).make().expect("an executor starts");
+    let _home = Home::enter();
+    executor.run(supervise(future))
 }
 
 fn builder(placement: Placement) -> LocalExecutorBuilder {

@@ -5,8 +5,9 @@
 //! * Tasks end by returning. Cancelling or dropping a pending task leaks it, so [`spawn`] detaches and gives no handle.
 //! * I/O is polled only when the run queue is empty. A long computation calls [`breathe`] between bounded pieces; it
 //!   waits for the reactor, where a plain `yield` would not let the reactor run.
-//! * An executor may park with runnable work when its preempt timer fired too early; [`pulse`] wakes every core every few
-//!   milliseconds and notices the ones that make no progress.
+//! * An executor may park with runnable work: [`ring`] does not let it. [`pulse`] wakes every core every few milliseconds all the same, and
+//!   notices the ones that make no progress.
+//! * No task may keep its core for long: [`stall`] measures each poll of each.
 //! * Sockets have no timeouts of their own: [`deadline`] shuts a socket down when its time is up.
 //! * Blocking work runs on threads of [`blocking`], never on an executor.
 
@@ -20,13 +21,15 @@ pub mod notify;
 pub mod pulse;
 mod ring;
 pub mod socket;
+pub mod stall;
+mod task;
 
 use std::future::Future;
 use std::time::Duration;
 
 /// Runs `task` on this core until it returns.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
+    glommio::spawn_local(task::supervise(task)).detach();
 }
 
 /// For how long this core was not idle since it started.
@@ -36,10 +39,10 @@ pub fn busy() -> Duration {
 
 /// Waits for `duration`.
 pub async fn sleep(duration: Duration) {
-    glommio::timer::sleep(duration).await;
+    task::sleep(duration).await;
 }
 
 /// Lets the reactor and every other runnable task of this core run before the caller goes on.
 pub async fn breathe() {
-    glommio::timer::sleep(Duration::from_nanos(1)).await;
+    task::sleep(Duration::ZERO).await;
 }

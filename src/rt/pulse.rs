@@ -1,8 +1,5 @@
 //! A plain thread that wakes every core every few milliseconds, measures how long each takes to react, and tells whether all
 //! of them make progress.
-//!
-//! The wake-ups also mend a glommio defect: an executor whose preempt timer fired before it started its queues parks although
-//! tasks are runnable, and stays parked until something wakes it.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -31,6 +31,7 @@ fn metrics_count_what_happened_and_show_how_far_groups_are_behind() {
     assert_eq!(broker.metric("partition_end_offset"), 10.0);
     assert!(broker.metric("journal_rounds_total") > 0.0);
     assert!(broker.metric("core_stall_longest_seconds") > 0.0);
+    assert!(broker.metric("executor_stall_seconds_count") > 0.0);
 }
 
 #[test]
