@@ -45,8 +45,10 @@ impl Heart {
     fn beat(&self, now: Instant) -> bool {
         let now_ns = (now - self.epoch).as_nanos() as u64;
         let pending_since = self.woken_ns.compare_exchange(0, now_ns, Relaxed, Relaxed).err();
-        if let Some(waker) = &*self.waker.lock().expect("nobody panics while holding the lock") {
-            waker.wake_by_ref();
+        // Not under the lock: a wake-up can take the CPU from this thread, and the core would wait for the lock meanwhile.
+        let waker = self.waker.lock().expect("nobody panics while holding the lock").clone();
+        if let Some(waker) = waker {
+            waker.wake();
         }
         pending_since.is_none_or(|since| now_ns - since < STUCK_AFTER.as_nanos() as u64)
     }
