@@ -11,6 +11,7 @@ pub mod serve;
 mod stop;
 pub mod target;
 
+use crate::server;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Command {
 
 /// Runs the command of this process's arguments.
 pub fn run() -> ExitCode {
+    // Before much memory is touched.
+    server::forbid_huge_pages();
     match Nistru::parse().command {
         Command::Dev(dev) => dev.run(),
         Command::Serve(serve) => serve.run(),

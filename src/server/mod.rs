@@ -10,6 +10,8 @@ mod signals;
 mod systemd;
 mod watch;
 
+pub use platform::forbid_huge_pages;
+
 use crate::audit;
 use crate::broker::message::Message;
 use crate::broker::store::PartitionLog;

@@ -116,6 +116,13 @@ pub fn raise_open_files() {
     }
 }
 
+/// Lets no page of this process be a huge one. The allocator asks for them, and of 2 MiB that one small block touches an idle broker
+/// uses little: half of its memory were such pages.
+pub fn forbid_huge_pages() {
+    // SAFETY: the call takes numbers only. When it is refused, memory is taken as before.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
