@@ -1,5 +1,6 @@
 //! `cargo bench -p nistru-bench --bench instructions`: how many instructions each hot path takes, by callgrind.
 
+use gungraun::OutputFormat;
 use gungraun::prelude::*;
 use nistru_bench::{BENCHMARKS, HotPath};
 
@@ -21,4 +22,8 @@ fn run(mut path: Box<dyn HotPath>) -> Box<dyn HotPath> {
 }
 
 library_benchmark_group!(name = hot_paths, benchmarks = [run]);
-main!(library_benchmark_groups = hot_paths);
+main!(
+    config =
+        LibraryBenchmarkConfig::default().output_format(OutputFormat::default().truncate_description(None)),
+    library_benchmark_groups = hot_paths
+);
