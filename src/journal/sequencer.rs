@@ -317,7 +317,7 @@ mod tests {
     fn a_frame_placed_beside_another_says_what_was_synced_before_both() {
         let mut sequencer = sequencer();
         round(&mut sequencer, &[1; 64]);
-        let mut place = |sequencer: &mut Sequencer| {
+        let place = |sequencer: &mut Sequencer| {
             let mut out = vec![0; BLOCK];
             let round = sequencer.frame(1000, &Body::default(), &mut out);
             (round, FrameHeader::read(&out).unwrap())
