@@ -1,7 +1,11 @@
 //! The broker under test: one that runs, or one started here and stopped by its process id.
 
 use crate::args::Options;
+use crate::registry;
 use crate::report;
+use crate::run::Access;
+use crate::scenario::Scenario;
+use crate::server::Watch;
 use nistru::client::Endpoint;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
@@ -12,14 +16,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Longest wait for the broker's ready line, and for its end.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for the broker's ready line, before which it compiles all schemas, and for its end.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Where to connect, and the process if it is ours.
+/// Where to connect, and the process if it is ours or was named.
 pub struct Broker {
-    pub endpoint: Endpoint,
+    pub access: Access,
     cores: Option<usize>,
+    pid: Option<u32>,
     started: Option<Started>,
 }
 
@@ -32,34 +37,38 @@ struct Started {
 }
 
 impl Broker {
-    /// Starts a broker if the options ask for one.
-    pub fn open(options: &Options) -> Result<Self, String> {
+    /// Starts a broker for the scenario if the options ask for one.
+    pub fn open(scenario: &Scenario, options: &Options) -> Result<Self, String> {
         match &options.start.spawn {
             None => {
                 let endpoint = options.target.endpoint().map_err(|error| error.to_string())?;
-                Ok(Self { endpoint, cores: None, started: None })
+                let access = Access { endpoint, dir: options.target.dir.clone() };
+                Ok(Self { access, cores: None, pid: options.start.pid, started: None })
             }
-            Some(_) => Self::start(options),
+            Some(program) => Self::start(program, scenario, options),
         }
     }
 
-    fn start(options: &Options) -> Result<Self, String> {
-        let work_dir = &options.start.work_dir;
+    fn start(program: &Path, scenario: &Scenario, options: &Options) -> Result<Self, String> {
+        let (work_dir, cores) = (&options.start.work_dir, options.start.cores);
         let dir = tempfile::Builder::new()
             .prefix("nistru-load-")
             .tempdir_in(work_dir)
             .map_err(|error| format!("{}: {error}", work_dir.display()))?;
-        let (child, stdout) = spawn(options, &dir)?;
+        registry::prepare(dir.path(), scenario, &options.target.name)?;
+        let (child, stdout) = spawn(program, cores, &dir)?;
         let (url, started) = await_ready(child, stdout, dir)?;
-        let endpoint = Endpoint::of_dev(&url, started.dir.path(), &options.target.name);
+        let dir = started.dir.path();
+        let endpoint = Endpoint::of_dev(&url, dir, &options.target.name);
         let endpoint = endpoint.map_err(|error| error.to_string())?;
-        Ok(Self { endpoint, cores: options.start.cores, started: Some(started) })
+        let (access, pid) = (Access { endpoint, dir: dir.to_owned() }, Some(started.child.id()));
+        Ok(Self { access, cores, pid, started: Some(started) })
     }
 
     /// What a report says about it.
     pub fn facts(&self) -> report::Broker {
         report::Broker {
-            url: format!("https://{}", self.endpoint.authority()),
+            url: format!("https://{}", self.access.endpoint.authority()),
             version: String::new(),
             started: self.started.is_some(),
             cores: self.cores,
@@ -71,17 +80,16 @@ impl Broker {
         self.started.as_ref().map(|started| started.dir.path())
     }
 
-    /// The process, if it was started here.
-    pub fn pid(&self) -> Option<u32> {
-        self.started.as_ref().map(|started| started.child.id())
+    /// What looks at its process, if that is known.
+    pub fn watch(&self) -> Result<Option<Watch>, String> {
+        self.pid.map(|pid| Watch::of(pid, self.data().map(Path::to_owned))).transpose()
     }
 }
 
-fn spawn(options: &Options, dir: &TempDir) -> Result<(Child, ChildStdout), String> {
-    let program = options.start.spawn.as_deref().unwrap_or("nistru".as_ref());
+fn spawn(program: &Path, cores: Option<usize>, dir: &TempDir) -> Result<(Child, ChildStdout), String> {
     let mut command = Command::new(program);
     command.args(["dev", "--port", "0", "--dir"]).arg(dir.path());
-    if let Some(cores) = options.start.cores {
+    if let Some(cores) = cores {
         command.args(["--cores", &cores.to_string()]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());

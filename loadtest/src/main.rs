@@ -1,32 +1,54 @@
 //! A load generator and checker for nistru. `--help` says how to use it.
 
 mod args;
+mod arrivals;
 mod broker;
 mod comparing;
-mod consuming;
+mod connector;
+mod consumer;
+mod course;
+mod group;
 mod ledger;
+mod live;
 mod measure;
 mod producer;
-mod producing;
+mod registry;
 mod report;
 mod request;
 mod run;
+mod scenario;
+mod sent;
+mod server;
 mod stamp;
+mod tally;
 mod usage;
+mod wire;
+mod worker;
 
 use args::{Command, Options, Program};
+use broker::Broker;
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
-use report::{Report, Targets};
+use live::Progress;
+use report::{Machine, Report};
+use run::Share;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use scenario::Scenario;
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+
+/// The generator shares the machine with what it measures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let program = Program::parse();
     let result = match &program.command {
-        None => run(&program.options),
+        None => run(Scenario::ad_hoc(), &program.options),
+        Some(Command::Run(command)) => {
+            Scenario::load(&command.scenario).and_then(|scenario| run(scenario, &command.options))
+        }
         Some(Command::Compare(compare)) => compare.run(),
     };
     result.unwrap_or_else(|why| {
@@ -35,26 +57,35 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(options: &Options) -> Result<ExitCode, String> {
-    let progress = progress();
-    let result = run::run(options, &progress);
-    progress.finish_and_clear();
-    let mut report = result?;
-    let mut targets = Targets::default();
-    options.targets.iter().try_for_each(|(name, bound)| targets.state(name, *bound))?;
-    report.targets = targets.judge(&report);
+fn run(mut scenario: Scenario, options: &Options) -> Result<ExitCode, String> {
+    options.load.apply(&mut scenario)?;
+    options.targets.iter().try_for_each(|(name, bound)| scenario.targets.state(name, *bound))?;
+    raise_file_limit();
+    let mut progress = Progress::new();
+    let result = measure(&scenario, options, &mut progress);
+    progress.clear();
+    let report = result?;
     publish(&report, options)?;
     Ok(report.exit_code().into())
 }
 
-/// A line on stderr, drawn when it is a terminal.
-fn progress() -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+fn measure(scenario: &Scenario, options: &Options, progress: &mut Progress) -> Result<Report, String> {
+    progress.say("starting");
+    let broker = Broker::open(scenario, options)?;
+    let share = Share::whole(RandomState::new().hash_one(std::process::id()) as u32);
+    let outcome = course::run(scenario, &broker.access, &share, broker.watch()?, progress)?;
+    let mut report = outcome.report;
+    report.groups = outcome.evidence.judge(scenario);
+    report.broker = broker.facts();
+    report.machine = Machine::here(broker.data());
+    report.targets = scenario.targets.judge(&report);
+    Ok(report)
+}
+
+/// Every connection is a file. Where the limit cannot be raised, opening one too many tells.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn publish(report: &Report, options: &Options) -> Result<(), String> {

@@ -5,25 +5,29 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Nanoseconds since the start of the run, the same for all threads.
+/// Nanoseconds since the start of the run, the same for all threads, and as near as the clocks of machines are for those.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Instant,
-    started: OffsetDateTime,
+    started: Instant,
+    /// What the clock showed then.
+    offset_ns: u64,
+    epoch: OffsetDateTime,
 }
 
 impl Clock {
-    pub fn start() -> Self {
-        Self { start: Instant::now(), started: OffsetDateTime::now_utc() }
+    /// A clock that shows 0 at `epoch`, which is not in the future.
+    pub fn since(epoch: OffsetDateTime) -> Self {
+        let offset = OffsetDateTime::now_utc() - epoch;
+        Self { started: Instant::now(), offset_ns: offset.whole_nanoseconds().max(0) as u64, epoch }
     }
 
     pub fn now_ns(self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
+        self.offset_ns + self.started.elapsed().as_nanos() as u64
     }
 
     /// The time of day at `moment_ns`, as RFC 3339 says it, in UTC and to the second.
     pub fn time_of(self, moment_ns: u64) -> String {
-        let time = self.started + Duration::from_nanos(moment_ns);
+        let time = self.epoch + Duration::from_nanos(moment_ns);
         time.truncate_to_second().format(&Rfc3339).unwrap_or_default()
     }
 }

@@ -1,318 +1,180 @@
-//! The course of a run: connect, let the groups catch up, warm up, measure, wait for what is under way, judge.
+//! What all threads of a run share.
 
-use crate::args::{Load, Options};
-use crate::broker::Broker;
-use crate::consuming::{Group, consume};
-use crate::ledger::{Ledger, Sent};
-use crate::measure::{Clock, Problems, Window, note_problem};
-use crate::producer::{Producer, Schedule};
-use crate::producing::{Produced, drive};
-use crate::report::{self, Flow, Group as GroupReport, Machine, Report, Scenario, Server};
-use crate::request::{self, Request};
+use crate::arrivals::Arrivals;
+use crate::live::Live;
+use crate::measure::{Clock, Window};
+use crate::scenario::{Mix, Scenario, TypeSet};
+use crate::sent::Sent;
 use crate::stamp::RunMark;
-use crate::usage::Usage;
-use indicatif::ProgressBar;
-use nistru::client::{Consumer, Endpoint, Subscription};
-use std::fs;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, Scope, ScopedJoinHandle};
-use std::time::{Duration, Instant};
+use nistru::client::Endpoint;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use time::OffsetDateTime;
 
-/// How often the main thread looks.
-const TICK: Duration = Duration::from_millis(50);
-/// A group has caught up when no event of another run came for so long.
-const QUIET: Duration = Duration::from_millis(500);
+/// The part of a run that one process does. Producers and groups are dealt out in turn; each is in one process as a whole.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// Which of how many processes.
+    pub index: usize,
+    pub of: usize,
+    /// Drawn at random once for the whole run: events of other runs are told by it.
+    pub run: u32,
+    /// What the clocks of all processes count from; not in the future.
+    pub epoch: OffsetDateTime,
+    /// When the load begins, on that clock; `None`: when this process is ready.
+    pub first_ns: Option<u64>,
+}
 
-/// What all threads of a run share.
+impl Share {
+    /// All of a run, from now on.
+    pub fn whole(run: u32) -> Self {
+        Self { index: 0, of: 1, run, epoch: OffsetDateTime::now_utc(), first_ns: None }
+    }
+
+    /// Whether this process has the producer or group of that number.
+    pub fn has(&self, number: usize) -> bool {
+        number % self.of == self.index
+    }
+}
+
+/// Where the broker is, and as whom to come.
+pub struct Access {
+    /// As the client that produces.
+    pub endpoint: Endpoint,
+    /// A directory as `nistru dev` makes it, with the certificates of other clients.
+    pub dir: PathBuf,
+}
+
+impl Access {
+    /// As another client.
+    pub fn of(&self, client: Option<&str>) -> Result<Endpoint, String> {
+        let Some(name) = client else { return Ok(self.endpoint.clone()) };
+        let url = format!("https://{}", self.endpoint.authority());
+        Endpoint::of_dev(&url, &self.dir, name).map_err(|error| format!("client {name}: {error}"))
+    }
+}
+
+/// What all threads share.
 pub struct Run {
     pub clock: Clock,
-    window: OnceLock<Window>,
-    /// Set when the run is to end early, because a consumer failed.
-    pub stop: AtomicBool,
-    /// Events acknowledged so far.
-    pub acknowledged: AtomicU64,
+    pub mark: RunMark,
+    pub mix: Arc<Mix>,
+    pub sent: Sent,
+    pub live: Live,
+    pub batch: u64,
+    pub expects_refusals: bool,
+    pub reconnects: bool,
+    /// Workers whose producers are at work.
+    pub producing: AtomicUsize,
+    /// Events acknowledged so far, of each type.
+    acknowledged: Vec<AtomicU64>,
+    start: OnceLock<Start>,
+    /// Set when the load is to end early.
+    stop: AtomicBool,
+    /// Set when everything has arrived, or nobody hopes for it any more.
+    done: AtomicBool,
+}
+
+/// When the load begins, what is measured, and how requests are spread.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub first_ns: u64,
+    pub window: Window,
+    /// Threads with producers in each process, and which process this is of how many.
+    pub threads: usize,
+    pub share: Share,
+    /// `None` without a rate.
+    pub request_ns: Option<f64>,
+    pub how: crate::scenario::Arrival,
+}
+
+impl Start {
+    /// The requests of a thread; `None` without a rate.
+    pub fn arrivals(&self, thread: usize, run: &Run) -> Option<Arrivals> {
+        let request_ns = self.request_ns.filter(|_| thread < self.threads)?;
+        let (all, number) = (self.threads * self.share.of, self.share.index * self.threads + thread);
+        let first_ns = self.first_ns + (number as f64 * request_ns) as u64;
+        let seed = u64::from(run.mark.run) << 32 | number as u64;
+        Some(Arrivals::new(self.how, first_ns, request_ns * all as f64, seed))
+    }
 }
 
 impl Run {
+    pub fn new(scenario: &Scenario, mix: Arc<Mix>, share: &Share) -> Self {
+        Self {
+            clock: Clock::since(share.epoch),
+            mark: RunMark::new(share.run),
+            acknowledged: mix.types.iter().map(|_| AtomicU64::new(0)).collect(),
+            mix,
+            sent: Sent::new(scenario.load.producers),
+            live: Live::default(),
+            batch: scenario.load.batch as u64,
+            expects_refusals: scenario.load.expect_refusals,
+            reconnects: scenario.connections.reconnect,
+            producing: AtomicUsize::new(0),
+            start: OnceLock::new(),
+            stop: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets the load begin.
+    pub fn begin(&self, start: Start) {
+        self.start.set(start).expect("a run begins once");
+    }
+
+    pub fn start(&self) -> Option<&Start> {
+        self.start.get()
+    }
+
     /// What is measured; nothing before the load begins.
     pub fn window(&self) -> Window {
-        self.window.get().copied().unwrap_or(Window::NEVER)
+        self.start.get().map_or(Window::NEVER, |start| start.window)
     }
 
-    fn sleep_until(&self, moment_ns: u64) {
-        thread::sleep(Duration::from_nanos(moment_ns.saturating_sub(self.clock.now_ns())).min(TICK));
-    }
-}
-
-/// Processor time and memory within the window.
-#[derive(Debug, Default)]
-pub struct Used {
-    pub load: Usage,
-    /// Of the broker, if it was started here.
-    pub broker: Option<Usage>,
-}
-
-/// What the consumers' threads give back.
-type Consuming<'scope> = Vec<ScopedJoinHandle<'scope, Result<Flow, nistru::client::Error>>>;
-type Producing<'scope> = Vec<ScopedJoinHandle<'scope, Result<Produced, rustix::io::Errno>>>;
-
-/// Runs the whole test.
-pub fn run(options: &Options, progress: &ProgressBar) -> Result<Report, String> {
-    let broker = Broker::open(options)?;
-    let load = &options.load;
-    let data = data(load)?;
-    let mark = RunMark::new(RandomState::new().hash_one(std::process::id()) as u32);
-    let groups: Vec<Group> = (0..if load.consumers > 0 { load.groups } else { 0 })
-        .map(|_| Group {
-            ledger: Ledger::new(load.producers, load.keys),
-            mark: mark.clone(),
-            foreign: AtomicU64::new(0),
-            done: AtomicBool::new(false),
-        })
-        .collect();
-    let run = Run {
-        clock: Clock::start(),
-        window: OnceLock::new(),
-        stop: AtomicBool::new(false),
-        acknowledged: AtomicU64::new(0),
-    };
-    thread::scope(|scope| {
-        let course = Course { scope, load, endpoint: &broker.endpoint, groups: &groups, run: &run, progress };
-        course.take(&data, mark.run, &broker)
-    })
-}
-
-/// One run with its threads.
-struct Course<'scope, 'env> {
-    scope: &'scope Scope<'scope, 'env>,
-    load: &'env Load,
-    endpoint: &'env Endpoint,
-    groups: &'env [Group],
-    run: &'env Run,
-    progress: &'env ProgressBar,
-}
-
-impl<'scope> Course<'scope, '_> {
-    fn take(&self, data: &str, run: u32, broker: &Broker) -> Result<Report, String> {
-        self.progress.set_message("connecting");
-        let producers = self.open_producers(data, run)?;
-        let consuming = self.start_consumers()?;
-        self.catch_up();
-        let producing = self.start_producers(producers);
-        let used = self.watch(broker.pid());
-        let mut produced = self.collect(producing);
-        self.drain(&consuming);
-        let consumed = self.end_consumers(consuming, &mut produced.problems);
-        Ok(self.report(produced, consumed, &used, broker))
-    }
-
-    fn report(&self, mut produced: Produced, mut consumed: Flow, used: &Used, broker: &Broker) -> Report {
-        let window = self.run.window();
-        produced.flow.finish(window);
-        consumed.finish(window);
-        let group = |(index, group): (usize, &Group)| GroupReport {
-            name: group_name(self.load, index),
-            verdict: group.ledger.judge(&produced.sent),
-        };
-        Report {
-            format: report::FORMAT,
-            scenario: scenario(self.load),
-            broker: broker.facts(),
-            machine: Machine::here(broker.data()),
-            started: self.run.clock.time_of(window.start_ns),
-            seconds: window.seconds(),
-            requests: produced.requests,
-            groups: self.groups.iter().enumerate().map(group).collect(),
-            consumed: (!self.groups.is_empty()).then_some(consumed),
-            sent: produced.sent.sent.iter().sum(),
-            unsent: produced.unsent,
-            refused: produced.sent.refused.len() as u64,
-            unanswered: produced.sent.unknown.len() as u64,
-            client: report::Client { processes: 1, usage: used.load },
-            server: used.broker.map(|usage| Server {
-                cpu_s: Some(usage.cpu_s),
-                cpu_us_per_event: Some(usage.cpu_s * 1e6 / produced.flow.events as f64)
-                    .filter(|us| us.is_finite()),
-                ..Server::default()
-            }),
-            acknowledged: produced.flow,
-            refused_by_status: produced.refused_by_status,
-            refused_per_second: produced.refused_per_second,
-            problems: produced.problems,
-            targets: Vec::new(),
+    /// Counts events of a producer that were acknowledged.
+    pub fn acknowledge(&self, producer: usize, events: Range<u64>) {
+        if let [all] = self.acknowledged.as_slice() {
+            all.fetch_add(events.end - events.start, Ordering::Relaxed);
+            return;
+        }
+        for sequence in events {
+            self.acknowledged[self.mix.type_of(producer, sequence)].fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn open_producers(&self, data: &str, run: u32) -> Result<Vec<Producer>, String> {
-        let authority = self.endpoint.authority();
-        let open = |number| {
-            let request = Request::new(self.load, number, &authority, data);
-            Producer::open(self.endpoint, number, run, self.load.batch, request)
-                .map_err(|error| format!("producer {number}: {error}"))
-        };
-        (0..self.load.producers).map(open).collect()
+    /// Acknowledged events of these types.
+    pub fn acknowledged_of(&self, types: &TypeSet) -> u64 {
+        let all = self.acknowledged.iter().enumerate();
+        all.filter(|(index, _)| types.contains(*index))
+            .map(|(_, events)| events.load(Ordering::Relaxed))
+            .sum()
     }
 
-    fn start_consumers(&self) -> Result<Consuming<'scope>, String> {
-        let mut threads = Vec::new();
-        for index in 0..self.groups.len() {
-            let name = group_name(self.load, index);
-            for number in 0..self.load.consumers {
-                let consumer = Consumer::open(self.endpoint, &Subscription::group(&name))
-                    .map_err(|error| self.give_up(format!("consumer {number} of group {name}: {error}")))?;
-                threads.push(self.start_consumer(consumer, index));
-            }
-        }
-        Ok(threads)
+    /// Ends the load before its time.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
-    fn start_consumer(
-        &self,
-        consumer: Consumer,
-        group: usize,
-    ) -> ScopedJoinHandle<'scope, Result<Flow, nistru::client::Error>> {
-        let (group, run, confirm_every) = (&self.groups[group], self.run, self.load.confirm_every);
-        self.scope.spawn(move || {
-            let result = consume(consumer, group, run, confirm_every);
-            run.stop.fetch_or(result.is_err(), Ordering::Relaxed);
-            result
-        })
-    }
-
-    /// Ends the consumers that already run, so that the scope can end.
-    fn give_up(&self, why: String) -> String {
-        self.groups.iter().for_each(|group| group.done.store(true, Ordering::Relaxed));
-        why
-    }
-
-    /// Waits until the groups have consumed what was there before.
-    fn catch_up(&self) {
-        let foreign = || self.groups.iter().map(|group| group.foreign.load(Ordering::Relaxed)).sum::<u64>();
-        let mut before = foreign();
-        let mut since = Instant::now();
-        while !self.groups.is_empty() && since.elapsed() < QUIET && !self.run.stop.load(Ordering::Relaxed) {
-            thread::sleep(TICK);
-            let now = foreign();
-            if now != before {
-                (before, since) = (now, Instant::now());
-                self.progress.set_message(format!("catching up: {now} events of before"));
-            }
+    /// A consumer is lost: without it the groups cannot keep up with what is asked of them.
+    pub fn stop_unless_reconnecting(&self) {
+        if !self.reconnects {
+            self.stop();
         }
     }
 
-    fn start_producers(&self, mut producers: Vec<Producer>) -> Producing<'scope> {
-        let now_ns = self.run.clock.now_ns();
-        let start_ns = now_ns + self.load.warm_up.as_nanos() as u64;
-        let window = Window { start_ns, end_ns: start_ns + self.load.duration.as_nanos() as u64 };
-        self.run.window.set(window).expect("set only here");
-        for producer in &mut producers {
-            producer.set_schedule(schedule(self.load, producer.number, now_ns));
-        }
-        let mut shares: Vec<Vec<Producer>> = (0..self.load.threads).map(|_| Vec::new()).collect();
-        for producer in producers {
-            shares[producer.number % self.load.threads].push(producer);
-        }
-        let (total, run) = (self.load.producers, self.run);
-        shares.into_iter().map(|share| self.scope.spawn(move || drive(share, total, run))).collect()
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
-    /// Shows progress until the window is over, and takes the usage within it.
-    fn watch(&self, broker: Option<u32>) -> Used {
-        let usage = || (Usage::of(std::process::id()).unwrap_or_default(), broker.and_then(Usage::of));
-        self.show_until(self.run.window().start_ns, "warming up");
-        let before = usage();
-        self.show_until(self.run.window().end_ns, "measuring");
-        let after = usage();
-        let since = |(after, before): (Usage, Usage)| after.since(before);
-        Used { load: since((after.0, before.0)), broker: after.1.zip(before.1).map(since) }
+    /// Ends all threads.
+    pub fn finish(&self) {
+        self.done.store(true, Ordering::Relaxed);
     }
 
-    fn show_until(&self, moment_ns: u64, what: &str) {
-        while self.run.clock.now_ns() < moment_ns && !self.run.stop.load(Ordering::Relaxed) {
-            self.run.sleep_until(moment_ns);
-            let acknowledged = self.run.acknowledged.load(Ordering::Relaxed);
-            self.progress.set_message(format!("{what}: {acknowledged} events acknowledged"));
-        }
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
     }
-
-    fn collect(&self, producing: Producing<'scope>) -> Produced {
-        let sent = Sent { sent: vec![0; self.load.producers], ..Sent::default() };
-        let mut all = Produced { sent, ..Produced::default() };
-        for thread in producing {
-            match thread.join().expect("a producers' thread panicked") {
-                Ok(produced) => all.merge(produced),
-                Err(error) => {
-                    note_problem(&mut all.problems, &format!("a producers' thread failed: {error}"))
-                }
-            }
-        }
-        all
-    }
-
-    /// Waits until every group has received what was acknowledged, or nothing comes any more.
-    fn drain(&self, consuming: &Consuming<'_>) {
-        let acknowledged = self.run.acknowledged.load(Ordering::Relaxed);
-        let received = || self.groups.iter().map(|group| group.ledger.received()).collect::<Vec<_>>();
-        let mut before = received();
-        let mut since = Instant::now();
-        while before.iter().any(|received| *received < acknowledged)
-            && since.elapsed() < self.load.drain
-            && !consuming.iter().all(ScopedJoinHandle::is_finished)
-        {
-            self.progress.set_message(format!("waiting for the last of {acknowledged} events"));
-            thread::sleep(TICK);
-            let now = received();
-            if now != before {
-                (before, since) = (now, Instant::now());
-            }
-        }
-    }
-
-    fn end_consumers(&self, consuming: Consuming<'scope>, problems: &mut Problems) -> Flow {
-        self.groups.iter().for_each(|group| group.done.store(true, Ordering::Relaxed));
-        let mut all = Flow::new();
-        for thread in consuming {
-            match thread.join().expect("a consumer's thread panicked") {
-                Ok(flow) => all.merge(flow),
-                Err(error) => note_problem(problems, &format!("a consumer failed: {error}")),
-            }
-        }
-        all
-    }
-}
-
-fn group_name(load: &Load, index: usize) -> String {
-    if index == 0 { load.group.clone() } else { format!("{}-{index}", load.group) }
-}
-
-/// What was asked for.
-fn scenario(load: &Load) -> Scenario {
-    let Load { producers, consumers, groups, batch, rate, .. } = load;
-    let rate = rate.map_or("as fast as answered".to_owned(), |rate| format!("{rate} events/s"));
-    let summary = format!(
-        "{producers} producers, {groups} groups of {consumers} consumers, {batch} events in a request, {rate}"
-    );
-    Scenario { name: load.event_type.clone(), text: String::new(), summary }
-}
-
-/// The schedule of a producer: with a rate, all producers take turns evenly.
-fn schedule(load: &Load, number: usize, start_ns: u64) -> Schedule {
-    let Some(rate) = load.rate else { return Schedule::WhenAnswered { not_before_ns: start_ns } };
-    let between_requests_ns = load.batch as f64 / rate * 1e9;
-    Schedule::Rate {
-        first_ns: start_ns + (number as f64 * between_requests_ns) as u64,
-        interval_ns: between_requests_ns * load.producers as f64,
-        n: 0,
-    }
-}
-
-/// The JSON of every event's data.
-fn data(load: &Load) -> Result<String, String> {
-    let Some(path) = &load.data else { return request::record(load) };
-    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(|error| wrong(&error))?;
-    Ok(text.trim().to_owned())
 }

@@ -1,6 +1,8 @@
 //! What an event's `id` says: who sent it, as which of his, and when it was to be sent. So the end-to-end latency and
 //! the order can be told from a delivered event alone, whatever the schema of its data.
 
+use memchr::memmem::Finder;
+
 /// Length of an `id` in bytes: four hexadecimal numbers of fixed width with dashes between.
 pub const ID_BYTES: usize = 8 + 1 + 4 + 1 + 10 + 1 + 12;
 
@@ -30,30 +32,48 @@ impl Stamp {
     }
 
     /// The stamp of a delivered event of `run`; `None` for the events of anybody else.
-    pub fn find(run: &RunMark, event: &str) -> Option<Self> {
-        let start = event.find(run.needle.as_str())? + run.needle.len() - 9;
+    pub fn find(run: &RunMark, event: &[u8]) -> Option<Self> {
+        let start = run.needle.find(event)? + run.needle.needle().len() - 9;
         let id = event.get(start..start + ID_BYTES)?;
-        let number = |from: usize, to: usize| u64::from_str_radix(&id[from..to], 16).ok();
         Some(Self {
             run: run.run,
-            producer: number(9, 13)? as usize,
-            sequence: number(14, 24)?,
-            intended_ns: number(25, 37)?,
+            producer: read_hex(&id[9..13])? as usize,
+            sequence: read_hex(&id[14..24])?,
+            intended_ns: read_hex(&id[25..37])?,
         })
     }
+}
+
+/// The digits of the `offset` with which every delivered event ends.
+pub fn offset(event: &[u8]) -> Option<&[u8]> {
+    let event = event.strip_suffix(b"\"}")?;
+    let digits = event.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, digits) = event.split_at(event.len() - digits);
+    (before.ends_with(b"\"offset\":\"") && (1..=20).contains(&digits.len())).then_some(digits)
 }
 
 /// What the events of one run are found by.
 #[derive(Debug, Clone)]
 pub struct RunMark {
     pub run: u32,
-    needle: String,
+    needle: Finder<'static>,
 }
 
 impl RunMark {
     pub fn new(run: u32) -> Self {
-        Self { run, needle: format!("\"id\":\"{run:08x}-") }
+        Self { run, needle: Finder::new(&format!("\"id\":\"{run:08x}-")).into_owned() }
     }
+}
+
+fn read_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(value))
+    })
 }
 
 /// Writes `number` in lower-case hexadecimal, filled up with zeros; digits that do not fit are cut.
@@ -75,14 +95,22 @@ mod tests {
         stamp.write(&mut id);
         let event =
             format!(r#"{{"source":"urn:demo","id":"{}","data":1}}"#, std::str::from_utf8(&id).unwrap());
-        assert_eq!(Stamp::find(&RunMark::new(0xbeef), &event), Some(stamp));
-        assert_eq!(Stamp::find(&RunMark::new(0xbeee), &event), None);
+        assert_eq!(Stamp::find(&RunMark::new(0xbeef), event.as_bytes()), Some(stamp));
+        assert_eq!(Stamp::find(&RunMark::new(0xbeee), event.as_bytes()), None);
     }
 
     #[test]
     fn an_event_that_only_looks_like_ours_is_not() {
         for event in [r#"{"id":"0000beef-"}"#, r#"{"id":"0000beef-0001-zzzzzzzzzz-000000000000"}"#] {
-            assert_eq!(Stamp::find(&RunMark::new(0xbeef), event), None);
+            assert_eq!(Stamp::find(&RunMark::new(0xbeef), event.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn the_offset_is_found_at_the_end_and_nowhere_else() {
+        assert_eq!(offset(br#"{"id":"1","data":{},"offset":"17"}"#), Some(&b"17"[..]));
+        for other in [r#"{"offset":"17","id":"1"}"#, r#"{"data":"17"}"#, r#"{"offset":""}"#, ""] {
+            assert_eq!(offset(other.as_bytes()), None, "{other}");
         }
     }
 }

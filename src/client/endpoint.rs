@@ -105,15 +105,18 @@ impl Endpoint {
         self.port
     }
 
-    pub(super) fn server_name(&self) -> ServerName<'static> {
+    /// The name that the broker's certificate must be for.
+    pub fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
 
-    pub(super) fn tls(&self) -> Arc<ClientConfig> {
+    /// Certificates and protocols, for whoever drives TLS himself.
+    pub fn tls(&self) -> Arc<ClientConfig> {
         self.tls.clone()
     }
 
-    pub(super) fn patience(&self) -> Duration {
+    /// Bound of each wait.
+    pub fn patience(&self) -> Duration {
         self.patience
     }
 }

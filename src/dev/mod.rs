@@ -20,7 +20,7 @@ pub fn scaffold(dir: &Path, port: u16) -> Result<Vec<PathBuf>, Problem> {
     for name in ["pki", "registry/clients", "registry/types", "registry/schemas", "data"] {
         make_dir(&dir.join(name))?;
     }
-    let mut created = pki::Pki::complete(&pki)?.created;
+    let mut created = pki::Pki::complete(&pki, &pki::CLIENTS)?.created;
     let settings = files::settings(port);
     let texts = files::REGISTRY.into_iter().chain([("nistru.toml", settings.as_str())]);
     for (path, content) in texts {
@@ -30,6 +30,12 @@ pub fn scaffold(dir: &Path, port: u16) -> Result<Vec<PathBuf>, Problem> {
         }
     }
     Ok(created)
+}
+
+/// Makes key and certificate of one more client in the directory, unless they are there. Its file in the registry is up to
+/// the caller.
+pub fn add_client(dir: &Path, name: &str) -> Result<(), Problem> {
+    pki::Pki::complete(&dir.join("pki"), &[name]).map(|_| ())
 }
 
 /// The configuration that `nistru dev` runs with: that of `dir`, completed first, with `port` and `cores` in

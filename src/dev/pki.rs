@@ -27,10 +27,10 @@ pub struct Pki<'d> {
 }
 
 impl<'d> Pki<'d> {
-    /// Makes what is missing of the authority, the server's and the clients' keys and certificates in `dir`.
-    pub fn complete(dir: &'d Path) -> Result<Self, Problem> {
+    /// Makes what is missing of the authority, the server's and the `clients`' keys and certificates in `dir`.
+    pub fn complete(dir: &'d Path, clients: &[&str]) -> Result<Self, Problem> {
         let mut pki = Self { dir, created: Vec::new() };
-        let names = [SERVER].into_iter().chain(CLIENTS);
+        let names = [SERVER].into_iter().chain(clients.iter().copied());
         let (present, missing): (Vec<_>, Vec<_>) = names.partition(|name| pki.certificate(name).exists());
         for name in &present {
             pki.demand_key(name)?;

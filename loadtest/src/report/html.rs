@@ -170,13 +170,22 @@ fn groups(report: &Report) -> Markup {
     if report.groups.is_empty() {
         return html! {};
     }
-    let head = ["group", "received", "repeated", "lost", "out of order", "unexpected", "promises"];
+    let head = [
+        "group",
+        "received",
+        "repeated",
+        "without a reason",
+        "lost",
+        "out of order",
+        "unexpected",
+        "promises",
+    ];
     let rows = html! {
         @for group in &report.groups {
             @let verdict = &group.verdict;
             tr {
                 th scope="row" { (clean(&group.name)) }
-                @for count in [verdict.received, verdict.repeated, verdict.lost, verdict.out_of_order, verdict.unexpected] {
+                @for count in [verdict.received, verdict.repeated, verdict.unexcused, verdict.lost, verdict.out_of_order, verdict.unexpected] {
                     td { (count) }
                 }
                 td class=(if verdict.is_good() { "good" } else { "bad" }) {

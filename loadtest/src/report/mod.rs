@@ -14,8 +14,8 @@ mod targets;
 mod text;
 
 pub use compare::Comparison;
-pub use flow::Flow;
+pub use flow::{Flow, Latency};
 pub use html::{comparison_page, page};
 pub use machine::Machine;
-pub use model::{Broker, Client, FORMAT, Group, Report, Scenario, Server};
+pub use model::{Broker, Client, FORMAT, Group, Report, Scenario, Server, Stalls};
 pub use targets::Targets;

@@ -14,11 +14,11 @@ impl fmt::Display for Report {
         let Self { sent, unsent, refused, unanswered, .. } = self;
         writeln!(f, "sent {sent}, due but not sent {unsent}, refused {refused}, unanswered {unanswered}")?;
         for group in &self.groups {
-            let Verdict { received, repeated, lost, out_of_order, unexpected } = group.verdict;
+            let Verdict { received, repeated, unexcused, lost, out_of_order, unexpected } = group.verdict;
             let word = if group.verdict.is_good() { "good" } else { "BROKEN" };
             writeln!(
                 f,
-                "group {}: {word}: received {received}, repeated {repeated}, lost {lost}, \
+                "group {}: {word}: received {received}, repeated {repeated} ({unexcused} without a reason), lost {lost}, \
                  out of order {out_of_order}, unexpected {unexpected}",
                 group.name
             )?;
