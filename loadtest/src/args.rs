@@ -1,6 +1,7 @@
 //! What to do, as given on the command line.
 
 use crate::comparing::Compare;
+use crate::fleet::{Agent, Members};
 use crate::report::Targets;
 use crate::scenario::Overrides;
 use clap::{Args, Parser, Subcommand};
@@ -26,6 +27,7 @@ pub struct Program {
 pub enum Command {
     Run(Box<Run>),
     Compare(Compare),
+    Agent(Agent),
 }
 
 /// Run a scenario file. Flags stand in place of what it says.
@@ -44,6 +46,8 @@ pub struct Options {
     pub target: Target,
     #[command(flatten)]
     pub start: Start,
+    #[command(flatten)]
+    pub members: Members,
     #[command(flatten)]
     pub load: Overrides,
     /// A target in place of the scenario's, such as end_to_end_p99_ms=5; may be given several times

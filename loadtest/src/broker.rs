@@ -6,6 +6,7 @@ use crate::report;
 use crate::run::Access;
 use crate::scenario::Scenario;
 use crate::server::Watch;
+use nistru::cli::target::Target;
 use nistru::client::Endpoint;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
@@ -63,6 +64,18 @@ impl Broker {
         let endpoint = endpoint.map_err(|error| error.to_string())?;
         let (access, pid) = (Access { endpoint, dir: dir.to_owned() }, Some(started.child.id()));
         Ok(Self { access, cores, pid, started: Some(started) })
+    }
+
+    /// How other processes come to it as the client of `target`.
+    pub fn target(&self, target: &Target) -> Target {
+        let url = Some(format!("https://{}", self.access.endpoint.authority()));
+        match &self.started {
+            None => Target { url, ..target.clone() },
+            Some(started) => {
+                let (dir, name) = (started.dir.path().to_owned(), target.name.clone());
+                Target { url, cert: None, key: None, ca: None, dir, name }
+            }
+        }
     }
 
     /// What a report says about it.

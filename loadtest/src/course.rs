@@ -2,6 +2,7 @@
 
 use crate::connector::{Connector, Opened, Place, Seat};
 use crate::consumer::Consumer;
+use crate::fleet::{self, Board};
 use crate::group::Group;
 use crate::ledger::Received;
 use crate::live::Progress;
@@ -10,7 +11,7 @@ use crate::producer::Producer;
 use crate::report::{self, Machine, Report};
 use crate::request::{Request, Templates};
 use crate::run::{Access, Run, Share, Start};
-use crate::scenario::{Mix, Scenario};
+use crate::scenario::{Mix, Scenario, TypeSet};
 use crate::sent::Sent;
 use crate::server::Watch;
 use crate::usage::Usage;
@@ -45,6 +46,14 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Adds what another process of the same run has seen.
+    pub fn merge(&mut self, other: Self) {
+        self.sent.merge(other.sent);
+        for (ours, theirs) in self.received.iter_mut().zip(other.received) {
+            *ours = ours.take().or(theirs);
+        }
+    }
+
     /// Judges every group of `scenario`.
     pub fn judge(&self, scenario: &Scenario) -> Vec<report::Group> {
         let mix = Mix::new(scenario);
@@ -62,20 +71,22 @@ impl Evidence {
     }
 }
 
-/// Runs this process's share of `scenario`.
+/// Runs this process's share of `scenario`. `board`: where a coordinator says when to begin and to end; without one, the
+/// load begins when all are ready and ends when it has arrived.
 pub fn run(
     scenario: &Scenario,
     access: &Access,
     share: &Share,
     watch: Option<Watch>,
     progress: &mut Progress,
+    board: Option<&Board>,
 ) -> Result<Outcome, String> {
     let mix = Arc::new(Mix::new(scenario));
     let templates = Templates::new(scenario, mix.clone(), &access.endpoint.authority())?;
     let groups = Group::all(scenario, &mix, &|client| access.of(client))?;
     let run = Run::new(scenario, mix, share);
     let outcome = thread::scope(|scope| {
-        let course = Course { scope, scenario, access, share, groups: &groups, run: &run };
+        let course = Course { scope, scenario, access, share, groups: &groups, run: &run, board };
         let outcome = course.take(Arc::new(templates), watch, progress);
         // Ends the threads of a course that failed on its way, so that the scope can end.
         run.finish();
@@ -98,6 +109,7 @@ struct Course<'scope, 'env> {
     share: &'env Share,
     groups: &'env [Group],
     run: &'env Run,
+    board: Option<&'env Board>,
 }
 
 type Working<'scope> = Vec<ScopedJoinHandle<'scope, Result<Done, rustix::io::Errno>>>;
@@ -118,9 +130,12 @@ impl<'scope, 'env> Course<'scope, 'env> {
         }
         let working = self.start_threads(templates, progress)?;
         self.catch_up(progress);
-        self.begin();
+        self.begin()?;
         let used = self.measure(&mut watch, progress);
-        self.drain(progress);
+        match self.board {
+            None => self.drain(progress),
+            Some(board) => self.drain_as_told(board)?,
+        }
         let mut done = Done::default();
         for thread in self.end(working) {
             match thread {
@@ -228,20 +243,47 @@ impl<'scope, 'env> Course<'scope, 'env> {
         self.groups.iter().for_each(|group| group.ledger.settle());
     }
 
-    fn begin(&self) {
-        let load = &self.scenario.load;
-        let first_ns = self.share.first_ns.unwrap_or_else(|| self.run.clock.now_ns());
+    fn begin(&self) -> Result<(), String> {
+        let (load, share) = (&self.scenario.load, self.share);
+        let first_ns = match self.board {
+            None => self.run.clock.now_ns(),
+            Some(board) => {
+                self.tell(false);
+                board.await_start().ok_or(fleet::ABANDONED)?
+            }
+        };
         let start_ns = first_ns + load.warm_up().as_nanos() as u64;
         let window = Window { start_ns, end_ns: start_ns + load.duration().as_nanos() as u64 };
-        let producers = (0..load.producers).filter(|number| self.share.has(*number)).count();
+        // A process with few producers has few threads for them.
+        let threads = |index| {
+            let share = Share { index, ..share.clone() };
+            load.threads.min((0..load.producers).filter(|number| share.has(*number)).count())
+        };
         self.run.begin(Start {
             first_ns,
             window,
-            threads: load.threads.min(producers),
-            share: self.share.clone(),
+            threads: threads(share.index),
+            threads_before: (0..share.index).map(threads).sum(),
+            threads_of_all: (0..share.of).map(threads).sum(),
             request_ns: load.rate.map(|rate| load.batch as f64 / rate * 1e9),
             how: load.arrival,
         });
+        Ok(())
+    }
+
+    /// Tells the coordinator how far this process is, if there is one; stops the load if it is gone.
+    fn tell(&self, is_sent: bool) {
+        let Some(board) = self.board else { return };
+        board.show(fleet::Progress {
+            is_ready: true,
+            is_sent,
+            acknowledged: self.run.acknowledged_of(&TypeSet::All),
+            owed: self.groups.iter().map(|group| self.run.acknowledged_of(&group.types)).collect(),
+            received: self.groups.iter().map(|group| group.ledger.received()).collect(),
+        });
+        if board.is_abandoned() {
+            self.run.stop();
+        }
     }
 
     /// Shows progress until the last answers are in, and takes the usage within the window.
@@ -260,6 +302,7 @@ impl<'scope, 'env> Course<'scope, 'env> {
         }
         while self.run.producing.load(Ordering::Acquire) > 0 {
             progress.say("waiting for the last answers");
+            self.tell(false);
             thread::sleep(TICK);
         }
         used
@@ -276,27 +319,37 @@ impl<'scope, 'env> Course<'scope, 'env> {
             if let Some(watch) = watch {
                 watch.look();
             }
+            self.tell(false);
             progress.show(self.run, self.groups, self.run.window());
         }
     }
 
-    /// Waits until every group has received what was acknowledged, or nothing comes any more. What other processes have
-    /// had acknowledged is not known here: with them, nothing more must come for that long.
+    /// Waits until every group has received what was acknowledged, or nothing comes any more.
     fn drain(&self, progress: &Progress) {
-        let ours = || self.groups.iter().enumerate().filter(|(number, _)| self.share.has(*number));
-        let received = || ours().map(|(_, group)| group.ledger.received()).sum::<u64>();
-        let lag = || ours().map(|(_, group)| group.lag(self.run)).sum::<u64>();
+        let received = || self.groups.iter().map(|group| group.ledger.received()).sum::<u64>();
+        let lag = || self.groups.iter().map(|group| group.lag(self.run)).sum::<u64>();
         let (mut before, mut since) = (received(), Instant::now());
-        while (lag() > 0 || self.share.of > 1 && !self.groups.is_empty())
-            && since.elapsed() < self.scenario.load.drain()
-            && !self.run.is_stopping()
-        {
+        while lag() > 0 && since.elapsed() < self.scenario.load.drain() && !self.run.is_stopping() {
             progress.say(format!("waiting for the last {} events", lag()));
             thread::sleep(TICK);
             self.groups.iter().for_each(|group| group.settle(self.run.clock));
             let now = received();
             if now != before {
                 (before, since) = (now, Instant::now());
+            }
+        }
+    }
+
+    /// Waits until the coordinator, which knows what all processes have sent and received, has seen enough.
+    fn drain_as_told(&self, board: &Board) -> Result<(), String> {
+        loop {
+            self.tell(true);
+            self.groups.iter().for_each(|group| group.settle(self.run.clock));
+            if board.is_abandoned() {
+                return Err(fleet::ABANDONED.to_owned());
+            }
+            if board.await_finish(TICK) {
+                return Ok(());
             }
         }
     }

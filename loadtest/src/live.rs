@@ -1,5 +1,6 @@
 //! Figures of a run that is going on, and the line that shows them.
 
+use crate::fleet;
 use crate::group::Group;
 use crate::measure::Window;
 use crate::report::{Flow, Latency};
@@ -51,6 +52,11 @@ impl Progress {
         Self { bar, last: (0, 0, 0) }
     }
 
+    /// One that nobody sees.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), last: (0, 0, 0) }
+    }
+
     pub fn say(&self, message: impl Into<String>) {
         self.bar.set_message(message.into());
     }
@@ -86,6 +92,23 @@ impl Progress {
         }
         self.say(line);
         self.last = (acknowledged, consumed, now_ns);
+    }
+
+    /// Rates of a run over several processes. Called several times a second; changes once a second.
+    pub fn show_sum(&mut self, sum: &fleet::Progress, now_ns: u64) {
+        let seconds = now_ns.saturating_sub(self.last.2) as f64 / 1e9;
+        if seconds < 1.0 {
+            return;
+        }
+        let (owed, consumed) = (sum.owed.iter().sum::<u64>(), sum.received.iter().sum::<u64>());
+        let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
+        self.say(format!(
+            "{:.0} events/s acknowledged · {:.0}/s consumed, lag {}",
+            rate(sum.acknowledged, self.last.0),
+            rate(consumed, self.last.1),
+            owed.saturating_sub(consumed)
+        ));
+        self.last = (sum.acknowledged, consumed, now_ns);
     }
 
     pub fn clear(&self) {

@@ -7,6 +7,7 @@ mod comparing;
 mod connector;
 mod consumer;
 mod course;
+mod fleet;
 mod group;
 mod ledger;
 mod live;
@@ -43,6 +44,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    raise_file_limit();
     let program = Program::parse();
     let result = match &program.command {
         None => run(Scenario::ad_hoc(), &program.options),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
             Scenario::load(&command.scenario).and_then(|scenario| run(scenario, &command.options))
         }
         Some(Command::Compare(compare)) => compare.run(),
+        Some(Command::Agent(agent)) => agent.run(),
     };
     result.unwrap_or_else(|why| {
         eprintln!("nistru-loadtest: {why}");
@@ -60,7 +63,6 @@ fn main() -> ExitCode {
 fn run(mut scenario: Scenario, options: &Options) -> Result<ExitCode, String> {
     options.load.apply(&mut scenario)?;
     options.targets.iter().try_for_each(|(name, bound)| scenario.targets.state(name, *bound))?;
-    raise_file_limit();
     let mut progress = Progress::new();
     let result = measure(&scenario, options, &mut progress);
     progress.clear();
@@ -72,12 +74,20 @@ fn run(mut scenario: Scenario, options: &Options) -> Result<ExitCode, String> {
 fn measure(scenario: &Scenario, options: &Options, progress: &mut Progress) -> Result<Report, String> {
     progress.say("starting");
     let broker = Broker::open(scenario, options)?;
-    let share = Share::whole(RandomState::new().hash_one(std::process::id()) as u32);
-    let outcome = course::run(scenario, &broker.access, &share, broker.watch()?, progress)?;
+    let (run, watch) = (RandomState::new().hash_one(std::process::id()) as u32, broker.watch()?);
+    let outcome = if options.members.is_alone() {
+        course::run(scenario, &broker.access, &Share::whole(run), watch, progress, None)?
+    } else {
+        let target = broker.target(&options.target);
+        fleet::run(scenario, &options.members, &target, run, watch, progress)?
+    };
     let mut report = outcome.report;
     report.groups = outcome.evidence.judge(scenario);
     report.broker = broker.facts();
-    report.machine = Machine::here(broker.data());
+    // With agents elsewhere, that of the first one stands for all.
+    if options.members.agents.is_empty() {
+        report.machine = Machine::here(broker.data());
+    }
     report.targets = scenario.targets.judge(&report);
     Ok(report)
 }

@@ -23,14 +23,12 @@ pub struct Share {
     pub run: u32,
     /// What the clocks of all processes count from; not in the future.
     pub epoch: OffsetDateTime,
-    /// When the load begins, on that clock; `None`: when this process is ready.
-    pub first_ns: Option<u64>,
 }
 
 impl Share {
     /// All of a run, from now on.
     pub fn whole(run: u32) -> Self {
-        Self { index: 0, of: 1, run, epoch: OffsetDateTime::now_utc(), first_ns: None }
+        Self { index: 0, of: 1, run, epoch: OffsetDateTime::now_utc() }
     }
 
     /// Whether this process has the producer or group of that number.
@@ -82,9 +80,10 @@ pub struct Run {
 pub struct Start {
     pub first_ns: u64,
     pub window: Window,
-    /// Threads with producers in each process, and which process this is of how many.
+    /// Threads with producers: in this process, in those before it, and in all.
     pub threads: usize,
-    pub share: Share,
+    pub threads_before: usize,
+    pub threads_of_all: usize,
     /// `None` without a rate.
     pub request_ns: Option<f64>,
     pub how: crate::scenario::Arrival,
@@ -94,7 +93,7 @@ impl Start {
     /// The requests of a thread; `None` without a rate.
     pub fn arrivals(&self, thread: usize, run: &Run) -> Option<Arrivals> {
         let request_ns = self.request_ns.filter(|_| thread < self.threads)?;
-        let (all, number) = (self.threads * self.share.of, self.share.index * self.threads + thread);
+        let (all, number) = (self.threads_of_all, self.threads_before + thread);
         let first_ns = self.first_ns + (number as f64 * request_ns) as u64;
         let seed = u64::from(run.mark.run) << 32 | number as u64;
         Some(Arrivals::new(self.how, first_ns, request_ns * all as f64, seed))

@@ -23,6 +23,15 @@ pub struct Events {
 pub struct Sequences(Vec<Range<u64>>);
 
 impl Sent {
+    /// Adds the events of producers of another process.
+    pub fn merge(&mut self, other: Self) {
+        for (ours, theirs) in self.0.iter_mut().zip(other.0) {
+            if theirs.lock().unwrap_or_else(PoisonError::into_inner).sent > 0 {
+                *ours = theirs;
+            }
+        }
+    }
+
     pub fn new(producers: usize) -> Self {
         Self((0..producers).map(|_| Mutex::default()).collect())
     }
@@ -77,5 +86,18 @@ mod tests {
         assert_eq!((sequences.0.len(), sequences.count()), (2, 6));
         let all: Vec<u64> = (0..12).filter(|sequence| sequences.contains(*sequence)).collect();
         assert_eq!(all, sequences.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn processes_know_their_own_producers() {
+        let (mut all, other) = (Sent::new(3), Sent::new(3));
+        all.of(0).sent = 5;
+        other.of(2).sent = 7;
+        other.of(2).refused.push(1..3);
+        all.merge(other);
+        assert_eq!(
+            (all.total(|events| events.sent), all.total(|events| events.refused.iter().count() as u64)),
+            (12, 2)
+        );
     }
 }

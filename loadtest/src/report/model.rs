@@ -141,6 +141,30 @@ impl Report {
         serde_json::to_string_pretty(self).expect("a report has text keys only")
     }
 
+    /// Adds what another process measured of the same run. The judgement on groups, and what is known of the broker,
+    /// belong to the whole run and stay as they are.
+    pub fn merge(&mut self, other: Self) {
+        self.acknowledged.merge(other.acknowledged);
+        self.consumed = match (self.consumed.take(), other.consumed) {
+            (Some(mut ours), Some(theirs)) => {
+                ours.merge(theirs);
+                Some(ours)
+            }
+            (ours, theirs) => ours.or(theirs),
+        };
+        self.requests += other.requests;
+        self.sent += other.sent;
+        self.unsent += other.unsent;
+        self.refused += other.refused;
+        self.unanswered += other.unanswered;
+        add_counts(&mut self.refused_by_status, other.refused_by_status);
+        add_counts(&mut self.problems, other.problems);
+        add_seconds(&mut self.refused_per_second, &other.refused_per_second);
+        self.client.processes += other.client.processes;
+        self.client.usage.cpu_s += other.client.usage.cpu_s;
+        self.client.usage.peak_mib += other.client.usage.peak_mib;
+    }
+
     /// Whether the broker kept its promises to every group.
     pub fn is_good(&self) -> bool {
         self.groups.iter().all(|group| group.verdict.is_good())
@@ -154,6 +178,19 @@ impl Report {
             () if !self.problems.is_empty() => 3,
             () => 0,
         }
+    }
+}
+
+fn add_counts<K: Ord>(sum: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (key, count) in more {
+        *sum.entry(key).or_default() += count;
+    }
+}
+
+fn add_seconds(sum: &mut Vec<u64>, more: &[u64]) {
+    sum.resize(sum.len().max(more.len()), 0);
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum += more;
     }
 }
 

@@ -251,6 +251,11 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Reads what [`text`](Self::text) wrote.
+    pub fn of_text(text: &str) -> Result<Self, String> {
+        Self::parse(Path::new("the scenario"), text).map_err(|problem| problem.to_string())
+    }
+
     fn parse(file: &Path, text: &str) -> Result<Self, Problem> {
         let wrong = |error: toml::de::Error| {
             Problem::at(file, text, error.span().map_or(0, |span| span.start), error.message())

@@ -37,6 +37,7 @@ type Peer = StreamOwned<ServerConnection, TcpStream>;
 pub struct Fake {
     pub dir: TempDir,
     pub url: String,
+    log: Arc<Log>,
 }
 
 struct Log {
@@ -61,14 +62,24 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let log = Arc::new(Log { fault, events: Mutex::default(), more: Condvar::new() });
+        let served = log.clone();
         thread::spawn(move || {
             for socket in listener.incoming() {
                 let peer = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket.unwrap());
-                let log = log.clone();
+                let log = served.clone();
                 thread::spawn(move || log.serve(peer));
             }
         });
-        Self { dir, url }
+        Self { dir, url, log }
+    }
+
+    /// Waits until so many events have come.
+    pub fn await_events(&self, count: usize) {
+        let patience = Duration::from_secs(60);
+        let events = self.log.events.lock().unwrap();
+        let (events, _) =
+            self.log.more.wait_timeout_while(events, patience, |events| events.taken < count).unwrap();
+        assert!(events.taken >= count, "only {} events came", events.taken);
     }
 }
 

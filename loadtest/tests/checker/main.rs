@@ -2,6 +2,7 @@
 
 mod compare;
 mod fake;
+mod fleet;
 
 use fake::{Fake, Fault};
 use serde_json::Value;
