@@ -13,7 +13,11 @@
 //! two states of the code. Instructions need valgrind and, of the version in `Cargo.toml`, `cargo install gungraun-runner`; each run is
 //! compared with the one before, and `callgrind_annotate` tells from the files below `target/gungraun` which functions they go to.
 //! A run handles [`Benchmark::events`] events: divide by it.
+//!
+//! The programs in `src/bin` measure a whole [`broker`] and say in their heads what.
 
+pub mod broker;
+pub mod events;
 mod http;
 mod ingress;
 mod journal;

@@ -5,10 +5,10 @@
 //! lowest priority and pause between two pieces, and each measurement stands beside one without an attack that was taken just before. With `TMPDIR` in memory
 //! what others do to the disk does not count.
 
-use nistru::client::{Connection, Consumer, Endpoint, Stream, Subscription};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use nistru::client::{Connection, Consumer, Stream, Subscription};
+use nistru_bench::broker::Broker;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -292,7 +292,7 @@ impl Hostile {
 impl Line {
     fn open(broker: &Broker, attack: &Attack) -> Option<Self> {
         if attack.carrier == Carrier::Tcp {
-            let mut tcp = TcpStream::connect(("127.0.0.1", broker.port)).ok()?;
+            let mut tcp = TcpStream::connect(("127.0.0.1", broker.port())).ok()?;
             tcp.write_all(&attack.begin).ok()?;
             tcp.set_nonblocking(true).ok()?;
             return Some(Self::Tcp(tcp));
@@ -323,52 +323,5 @@ impl Line {
                 goes_on(tls.flush().map(|()| 1)) && (!attack.reads || goes_on(tls.read(&mut part)))
             }
         }
-    }
-}
-
-/// The broker under attack, with the certificates and clients of `nistru dev`.
-struct Broker {
-    dir: tempfile::TempDir,
-    process: Child,
-    port: u16,
-}
-
-impl Broker {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let program = std::env::current_exe().expect("this program has a path").with_file_name("nistru");
-        let mut process = Command::new(&program)
-            .args(["dev", "--port", "0", "--dir"])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{}: {error}: run cargo build --release first", program.display())
-            });
-        let port = ready_port(process.stdout.take().expect("stdout is piped"));
-        Self { dir, process, port }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        Endpoint::of_dev(&format!("https://localhost:{}", self.port), self.dir.path(), "demo")
-            .expect("the files of demo")
-    }
-}
-
-/// Reads what the broker says until it is ready, and goes on reading so that it never waits.
-fn ready_port(stdout: impl Read + Send + 'static) -> u16 {
-    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-    let port =
-        lines.by_ref().find_map(|line| line.strip_prefix("ready https://localhost:")?.trim().parse().ok());
-    std::thread::spawn(move || lines.for_each(drop));
-    port.expect("the broker starts")
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // The directory goes with it, so nothing has to be stored in good order.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
