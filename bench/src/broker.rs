@@ -1,16 +1,20 @@
 //! A broker of its own for a measurement: the release build beside the program, with the certificates and clients of `nistru dev`.
 
 use nistru::client::Endpoint;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A running broker. Dropping it kills the process and removes its directory.
 pub struct Broker {
     dir: tempfile::TempDir,
     process: Child,
     port: u16,
+    /// Executors; as many as there are processors unless told.
+    cores: Option<usize>,
 }
 
 /// Memory of a process, in MiB: what it would give back if it ended.
@@ -25,18 +29,31 @@ pub struct Memory {
 impl Broker {
     /// Starts a broker on a free port and an empty directory.
     pub fn start() -> Self {
+        Self::start_with(None, |_| {})
+    }
+
+    /// The same with this many executors, after `prepare` has changed what it wants to in the directory.
+    pub fn start_with(cores: Option<usize>, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (process, port) = spawn(dir.path());
-        Self { dir, process, port }
+        nistru::dev::scaffold(dir.path(), 0).unwrap_or_else(|problem| panic!("{problem}"));
+        prepare(dir.path());
+        let (process, port) = spawn(dir.path(), cores);
+        Self { dir, process, port, cores }
     }
 
-    /// Kills the process as a power cut would and starts it again on the same directory, on another port.
-    pub fn kill_and_restart(&mut self) {
-        self.kill();
-        (self.process, self.port) = spawn(self.dir.path());
+    /// Starts a broker that has ended again, on the same directory and another port.
+    pub fn start_again(&mut self) {
+        (self.process, self.port) = spawn(self.dir.path(), self.cores);
     }
 
-    fn kill(&mut self) {
+    /// Stops the process in good order.
+    pub fn stop(&mut self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("the broker runs");
+        self.process.wait().expect("the broker ends");
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(&mut self) {
         // It may have ended by itself, which the wait tells.
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -44,8 +61,13 @@ impl Broker {
 
     /// Where its client `demo` connects.
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::of_dev(&format!("https://localhost:{}", self.port), self.dir.path(), "demo")
-            .expect("the files of demo")
+        self.endpoint_of("demo")
+    }
+
+    /// Where another of its clients connects.
+    pub fn endpoint_of(&self, client: &str) -> Endpoint {
+        Endpoint::of_dev(&format!("https://localhost:{}", self.port), self.dir.path(), client)
+            .expect("the files of the client")
     }
 
     pub fn port(&self) -> u16 {
@@ -63,9 +85,24 @@ impl Broker {
         Memory { pss: of("Pss:"), anonymous: of("Pss_Anon:") }
     }
 
+    /// Processor time of all its threads so far (`schedstat` of proc(5): nanoseconds on a processor).
+    pub fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("the broker runs");
+        let run_ns = |task: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            stat.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(tasks.filter_map(run_ns).sum())
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Bytes of the files in a directory of its data, such as `journal`.
     pub fn bytes_in(&self, name: &str) -> u64 {
-        bytes_below(&self.dir.path().join("data").join(name))
+        bytes_below(&self.data().join(name))
     }
 }
 
@@ -76,11 +113,13 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(dir: &Path) -> (Child, u16) {
+fn spawn(dir: &Path, cores: Option<usize>) -> (Child, u16) {
     let program = std::env::current_exe().expect("this program has a path").with_file_name("nistru");
+    let cores = cores.map(|cores| ["--cores".to_owned(), cores.to_string()]);
     let mut process = Command::new(&program)
         .args(["dev", "--port", "0", "--dir"])
         .arg(dir)
+        .args(cores.iter().flatten())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -21,6 +21,7 @@ pub mod events;
 mod http;
 mod ingress;
 mod journal;
+pub mod load;
 mod partition;
 mod sample;
 mod tls;

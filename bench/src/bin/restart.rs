@@ -42,7 +42,8 @@ fn measure(gib: f64) {
     let mib = |name: &str| broker.bytes_in(name) as f64 / (1 << 20) as f64;
     let (journal, partitions) = (mib("journal"), mib("partitions"));
     let began = Instant::now();
-    broker.kill_and_restart();
+    broker.kill();
+    broker.start_again();
     let listening = began.elapsed();
     let endpoint = broker.endpoint();
     let mut producer = Connection::open(&endpoint).expect("a connection");

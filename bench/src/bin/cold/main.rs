@@ -5,14 +5,9 @@
 //! reads all there is, while a pair of clients sends and receives an event every few milliseconds. Beside it stands what reading
 //! the same files from end to end takes. `TMPDIR` says on which disk.
 
-#[path = "../scaling/broker.rs"]
-mod broker;
-#[path = "../scaling/load.rs"]
-mod load;
-
-use broker::Broker;
-use load::BATCH;
 use nistru::client::{Connection, Consumer, Endpoint};
+use nistru_bench::broker::Broker;
+use nistru_bench::load::{self, BATCH};
 use rustix::fs::{Advice, fadvise};
 use std::fs::{self, File};
 use std::io::Read;
@@ -30,8 +25,8 @@ const MIB: f64 = (1 << 20) as f64;
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(3, |text| text.parse().expect("ROUNDS is a number"));
-    let broker = Broker::start(None, |_| {});
-    let endpoint = broker.endpoint("demo");
+    let broker = Broker::start();
+    let endpoint = broker.endpoint();
     let mut pair = Pair::open(&endpoint);
     let bodies = [load::demo_batch()];
     load::consume(std::slice::from_mut(&mut pair.consumer), BACKLOG, || {
@@ -43,12 +38,12 @@ fn main() {
         drop_cache(&broker);
         let (caught_up, beside) = catch_up(&endpoint, round, &mut pair);
         println!(
-            "disk {disk:.0} MiB/s, caught up at {caught_up:.0} MiB/s: {:.2} of it; p99 of the pair {:.2} ms, {:.2} ms beside it: {:.2} ×; {} MiB",
+            "disk {disk:.0} MiB/s, caught up at {caught_up:.0} MiB/s: {:.2} of it; p99 of the pair {:.2} ms, {:.2} ms beside it: {:.2} ×; {:.0} MiB",
             caught_up / disk,
             alone.as_secs_f64() * 1e3,
             beside.as_secs_f64() * 1e3,
             beside.as_secs_f64() / alone.as_secs_f64(),
-            broker.memory_kib() >> 10
+            broker.memory().anonymous
         );
     }
 }

@@ -1,8 +1,8 @@
 //! The same events to more and more groups.
 
 use super::Step;
-use super::broker::Broker;
-use super::load::{self, BATCH};
+use nistru_bench::broker::Broker;
+use nistru_bench::load::{self, BATCH};
 
 /// Events delivered in one step, over all groups.
 const DELIVERED: u64 = 400_000;
@@ -13,8 +13,8 @@ pub fn groups() -> Vec<Step> {
 }
 
 fn step(groups: u64) -> Step {
-    let broker = Broker::start(None, |_| {});
-    let endpoint = broker.endpoint("demo");
+    let broker = Broker::start();
+    let endpoint = broker.endpoint();
     let bodies = [load::demo_batch()];
     let batches = DELIVERED / BATCH / groups;
     let mut consumers = load::consumers(&endpoint, groups, "group");
@@ -24,7 +24,7 @@ fn step(groups: u64) -> Step {
         load::publish(&endpoint, 2, batches, &bodies);
     });
     let spent = broker.cpu() - before;
-    let memory_kib = broker.memory_kib();
+    let memory = broker.memory().anonymous;
     consumers.into_iter().for_each(|consumer| consumer.close());
     let alone = {
         let before = broker.cpu();
@@ -34,6 +34,6 @@ fn step(groups: u64) -> Step {
     let delivered = (batches * BATCH * groups) as f64;
     let cost = (spent.as_secs_f64() - alone.as_secs_f64()) * 1e6 / delivered;
     let rate = delivered / took.as_secs_f64();
-    let note = format!("{rate:>9.0} delivered/s, {} MiB", memory_kib >> 10);
+    let note = format!("{rate:>9.0} delivered/s, {memory:.0} MiB");
     Step { name: format!("{groups} groups"), cost, note }
 }

@@ -1,8 +1,8 @@
 //! The same work on more and more executors, also on more than there are processors.
 
 use super::Step;
-use super::broker::Broker;
-use super::load::{self, BATCH};
+use nistru_bench::broker::Broker;
+use nistru_bench::load::{self, BATCH};
 
 const EVENTS: u64 = 300_000;
 
@@ -11,8 +11,8 @@ pub fn executors() -> Vec<Step> {
 }
 
 fn step(cores: usize) -> Step {
-    let broker = Broker::start(Some(cores), |_| {});
-    let endpoint = broker.endpoint("demo");
+    let broker = Broker::start_with(Some(cores), |_| {});
+    let endpoint = broker.endpoint();
     let bodies = [load::demo_batch()];
     let mut consumers = load::consumers(&endpoint, 4, "group");
     let groups = consumers.len() as u64;
@@ -25,6 +25,6 @@ fn step(cores: usize) -> Step {
     let delivered = (batches * BATCH * groups) as f64;
     let cost = (broker.cpu() - before).as_secs_f64() * 1e6 / delivered;
     let rate = delivered / took.as_secs_f64();
-    let note = format!("{rate:>9.0} delivered/s, {} MiB", broker.memory_kib() >> 10);
+    let note = format!("{rate:>9.0} delivered/s, {:.0} MiB", broker.memory().anonymous);
     Step { name: format!("{cores} executors"), cost, note }
 }

@@ -1,9 +1,9 @@
 //! Publishing while more and more consumers wait for other types.
 
 use super::Step;
-use super::broker::Broker;
-use super::load::{self, BATCH};
 use nistru::client::{Consumer, Subscription};
+use nistru_bench::broker::Broker;
+use nistru_bench::load::{self, BATCH};
 use std::time::Duration;
 
 const EVENTS: u64 = 200_000;
@@ -17,14 +17,14 @@ pub fn idle() -> Vec<Step> {
 }
 
 fn step(consumers: u64) -> Step {
-    let broker = Broker::start(None, |_| {});
-    let endpoint = broker.endpoint("demo");
+    let broker = Broker::start();
+    let endpoint = broker.endpoint();
     let bodies = [load::demo_batch()];
     load::publish(&endpoint, 2, EVENTS / BATCH, &bodies);
-    let before_kib = broker.memory_kib();
+    let before = broker.memory().anonymous;
     let waiting = wait(&broker, consumers);
     std::thread::sleep(Duration::from_secs(1));
-    let each_kib = broker.memory_kib().saturating_sub(before_kib) as f64 / consumers as f64;
+    let each_kib = (broker.memory().anonymous - before).max(0.0) * 1024.0 / consumers as f64;
     let before = broker.cpu();
     std::thread::sleep(REST);
     let resting = (broker.cpu() - before).as_secs_f64() / REST.as_secs_f64() * 100.0;
@@ -38,7 +38,7 @@ fn step(consumers: u64) -> Step {
 
 /// Opens consumers of a client that may not see what is published.
 fn wait(broker: &Broker, consumers: u64) -> Vec<Consumer> {
-    let endpoint = broker.endpoint("police");
+    let endpoint = broker.endpoint_of("police");
     let open = |number| {
         let group = Subscription::group(&format!("idle-{}", number % GROUPS));
         Consumer::open(&endpoint, &group).expect("a consumer")

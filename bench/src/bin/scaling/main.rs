@@ -5,13 +5,10 @@
 //! kernel counts it. Of several rounds the cheapest counts: everything else on the machine only makes them dearer. `TMPDIR` says on
 //! which disk.
 
-mod broker;
 mod delivery;
 mod executors;
 mod idle;
-mod load;
 mod opening;
-mod processor;
 mod rare;
 mod types;
 

@@ -1,8 +1,8 @@
 //! The same events spread over more and more types, to one consumer of all of them.
 
 use super::Step;
-use super::broker::Broker;
-use super::load::{self, BATCH};
+use nistru_bench::broker::Broker;
+use nistru_bench::load::{self, BATCH};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -16,8 +16,8 @@ pub fn types() -> Vec<Step> {
 }
 
 fn step(types: u64) -> Step {
-    let broker = Broker::start(None, |dir| register(dir, types));
-    let endpoint = broker.endpoint("demo");
+    let broker = Broker::start_with(None, |dir| register(dir, types));
+    let endpoint = broker.endpoint();
     let body = |n: u64| load::batch(n * BATCH..(n + 1) * BATCH, 1024, |n| name(n % types), |n| n);
     let bodies: Vec<_> = (0..types.div_ceil(BATCH)).map(body).collect();
     let mut consumers = load::consumers(&endpoint, 1, "group");
@@ -29,7 +29,7 @@ fn step(types: u64) -> Step {
     });
     let cost = (broker.cpu() - before).as_secs_f64() * 1e6 / EVENTS as f64;
     let rate = EVENTS as f64 / took.as_secs_f64();
-    let note = format!("{rate:>9.0} events/s, {} MiB", broker.memory_kib() >> 10);
+    let note = format!("{rate:>9.0} events/s, {:.0} MiB", broker.memory().anonymous);
     Step { name: format!("{types} types"), cost, note }
 }
 
