@@ -178,10 +178,11 @@ impl Core {
 
     fn report_appended(&self, bytes: usize) {
         let unreported = self.owner.unreported.get() + bytes;
-        if unreported > UNREPORTED_BYTES_MAX {
-            self.post(HEAD, Message::Appended { bytes: unreported });
+        if unreported <= UNREPORTED_BYTES_MAX {
+            return self.owner.unreported.set(unreported);
         }
-        self.owner.unreported.set(if unreported > UNREPORTED_BYTES_MAX { 0 } else { unreported });
+        self.owner.unreported.set(0);
+        self.post(HEAD, Message::Appended { bytes: unreported });
     }
 
     /// Appends what is this core's, from `next` on. Fails with where to go on when a partition has no room.

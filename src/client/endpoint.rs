@@ -7,6 +7,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use std::fmt;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +115,19 @@ impl Endpoint {
     /// Certificates and protocols, for whoever drives TLS himself.
     pub fn tls(&self) -> Arc<ClientConfig> {
         self.tls.clone()
+    }
+
+    /// A connection to the first of its addresses that answers.
+    pub fn dial(&self) -> Result<TcpStream, Error> {
+        let unreachable = |cause| Error::Unreachable { address: self.authority(), cause };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in (self.host(), self.port).to_socket_addrs().map_err(unreachable)? {
+            match TcpStream::connect_timeout(&address, self.patience) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(unreachable(last))
     }
 
     /// Bound of each wait.

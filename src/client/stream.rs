@@ -3,7 +3,7 @@
 use super::{Endpoint, Error};
 use rustls::ClientConnection;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub struct Stream {
 impl Stream {
     /// Connects to the first address of the endpoint's host that answers, and completes the TLS handshake.
     pub fn open(endpoint: &Endpoint) -> Result<Self, Error> {
-        let socket = dial(endpoint)?;
+        let socket = endpoint.dial()?;
         let patience = endpoint.patience();
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(patience))?;
@@ -167,16 +167,4 @@ impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.get_ref().as_fd()
     }
-}
-
-fn dial(endpoint: &Endpoint) -> Result<TcpStream, Error> {
-    let unreachable = |cause| Error::Unreachable { address: endpoint.authority(), cause };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (endpoint.host(), endpoint.port()).to_socket_addrs().map_err(unreachable)? {
-        match TcpStream::connect_timeout(&address, endpoint.patience()) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(unreachable(last))
 }

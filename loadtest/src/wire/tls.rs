@@ -6,7 +6,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustls::client::UnbufferedClientConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::Instant;
 
 /// Read with one system call.
@@ -41,7 +41,7 @@ pub struct Connection {
 impl Connection {
     /// Connects and completes the handshake. The connection blocks until [`unblock`](Self::unblock).
     pub fn open(endpoint: &Endpoint) -> Result<Self, Error> {
-        let socket = dial(endpoint)?;
+        let socket = endpoint.dial()?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(endpoint.patience()))?;
         socket.set_write_timeout(Some(endpoint.patience()))?;
@@ -242,16 +242,4 @@ fn write(mut socket: &TcpStream, bytes: &[u8]) -> Result<usize, Error> {
 
 fn is_wait(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-fn dial(endpoint: &Endpoint) -> Result<TcpStream, Error> {
-    let unreachable = |cause| Error::Unreachable { address: endpoint.authority(), cause };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (endpoint.host(), endpoint.port()).to_socket_addrs().map_err(unreachable)? {
-        match TcpStream::connect_timeout(&address, endpoint.patience()) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(unreachable(last))
 }
