@@ -1,7 +1,8 @@
 //! Checkpoints: the state at one frame, written down so that the journal before it is no longer needed.
 //!
 //! A file is written whole under another name, synced and renamed. The two newest are kept, and the journal back to the
-//! older of them, so that one damaged checkpoint costs nothing but a longer replay.
+//! older of them, so that one damaged checkpoint costs nothing but a longer replay. Until the next one is made nothing stands in for
+//! the one that is left then: should it be damaged, too, the start is refused, because the journal before it is gone.
 //!
 //! ```text
 //!  0  8 bytes  magic     "NISTRUC\0"
@@ -115,7 +116,7 @@ impl<D: Disk> CheckpointJob<D> {
         }
         self.disk.rename(&unfinished, &self.dir.join(name(index)))?;
         self.disk.sync_dir(&self.dir).map_err(CheckpointError::Broken)?;
-        Ok(CheckpointDone { applied: index, safe: self.remove_older()? })
+        Ok(CheckpointDone { applied: index, safe: keep_newest(&self.disk, &self.dir)? })
     }
 
     fn write(&self, path: &Path, header: &[u8], payload: &[u8]) -> Result<(), CheckpointError> {
@@ -125,18 +126,10 @@ impl<D: Disk> CheckpointJob<D> {
         file.write_at(payload, header.len() as u64)?;
         file.sync().map_err(CheckpointError::Broken)
     }
-
-    /// Removes all but the newest checkpoints, and says what those that stay need no more.
-    fn remove_older(&self) -> Result<FrameIndex, CheckpointError> {
-        let indices = list(&self.disk, &self.dir)?;
-        for index in indices.iter().skip(KEPT) {
-            self.disk.remove(&self.dir.join(name(*index)))?;
-        }
-        Ok(safe(&indices))
-    }
 }
 
-/// Loads the newest sound checkpoint in `dir`. Damaged ones are renamed, so that they are not counted among those kept.
+/// Loads the newest sound checkpoint in `dir`. Damaged ones are renamed, so that they are not counted among those kept, and those
+/// that a dead process was about to remove are removed.
 pub fn load<D: Disk>(disk: &D, dir: &Path, genesis: &Genesis) -> Result<Loaded, CheckpointError> {
     disk.create_dir_durably(dir)?;
     let mut damaged = Vec::new();
@@ -148,7 +141,7 @@ pub fn load<D: Disk>(disk: &D, dir: &Path, genesis: &Genesis) -> Result<Loaded, 
             }
             Content::Sound(content) => {
                 let (state, ends) = *content;
-                let safe = safe(&list(disk, dir)?);
+                let safe = keep_newest(disk, dir)?;
                 return Ok(Loaded { state, ends: Some(ends), safe, damaged });
             }
         }
@@ -165,10 +158,18 @@ fn list<D: Disk>(disk: &D, dir: &Path) -> io::Result<Vec<FrameIndex>> {
     Ok(indices)
 }
 
-/// What the kept ones among `indices`, newest first, do not need: everything before the oldest of them. With fewer than
-/// that, the start of the journal is what stands in for the missing one.
-fn safe(indices: &[FrameIndex]) -> FrameIndex {
-    indices.get(KEPT - 1).copied().unwrap_or_default()
+/// Removes all but the newest checkpoints. Returns what those that stay do not need: everything before the oldest of them. With
+/// fewer than are kept, the start of the journal is what stands in for the missing one.
+///
+/// The removal is durable first. The journal before the kept ones may be used again from then on, and a checkpoint that came back with a
+/// power failure would pass for one to fall back on.
+fn keep_newest<D: Disk>(disk: &D, dir: &Path) -> Result<FrameIndex, CheckpointError> {
+    let indices = list(disk, dir)?;
+    for index in indices.iter().skip(KEPT) {
+        disk.remove(&dir.join(name(*index)))?;
+    }
+    disk.sync_dir(dir).map_err(CheckpointError::Broken)?;
+    Ok(indices.get(KEPT - 1).copied().unwrap_or_default())
 }
 
 fn set_aside<D: Disk>(disk: &D, dir: &Path, name: &str) -> io::Result<()> {

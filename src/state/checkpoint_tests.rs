@@ -80,6 +80,22 @@ fn two_checkpoints_are_kept_and_the_journal_is_needed_from_the_older_one_on() {
 }
 
 #[test]
+fn a_removed_checkpoint_that_came_back_is_not_fallen_back_on() {
+    let dir = tempdir().unwrap();
+    let mut story = Story::new();
+    write(dir.path(), &story.state);
+    let oldest = dir.path().join(name(FrameIndex(1)));
+    let bytes = std::fs::read(&oldest).unwrap();
+    for _ in 0..2 {
+        story.events(0, 1);
+        write(dir.path(), &story.state);
+    }
+    std::fs::write(&oldest, bytes).unwrap();
+    assert_eq!(reload(dir.path()).safe, FrameIndex(2));
+    assert_eq!(names(dir.path()), [name(FrameIndex(2)), name(FrameIndex(3))]);
+}
+
+#[test]
 fn a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used() {
     let dir = tempdir().unwrap();
     let mut story = Story::new();

@@ -6,6 +6,7 @@
 
 mod broker;
 mod bugs;
+mod checkpoints;
 mod consumers;
 mod disk;
 mod history;
