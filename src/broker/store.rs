@@ -57,9 +57,10 @@ impl Store {
             tracing::warn!(checkpoint = name, "a damaged checkpoint was set aside; an older one is used");
         }
         let mut state = checkpoint.state;
+        // Before the partitions: what lies in them behind the checkpoint is removed, because a sound journal brings it again.
+        let recovered = open_journal(settings, &genesis, &state)?;
         RealDisk.create_dir_durably(&dir.join("partitions")).map_err(in_dir(dir))?;
         let mut logs = open_logs(settings, &genesis, &state, checkpoint.ends)?;
-        let recovered = open_journal(settings, &genesis, &state)?;
         let replayed = recovered.unapplied();
         replay(&recovered, &mut state, &mut logs).map_err(in_dir(dir))?;
         let mut sequencer = recovered.into_sequencer();
@@ -220,5 +221,33 @@ impl From<PartitionEnd> for End {
 impl From<End> for PartitionEnd {
     fn from(end: End) -> Self {
         Self { offset: end.offset, segment: end.segment, position: end.position }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::files::FileNumber;
+    use crate::state::story::event;
+
+    #[test]
+    fn a_start_without_a_sound_journal_leaves_the_partitions_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let small = 1 << 20;
+        let settings = Storage {
+            journal_file_bytes: small,
+            segment_bytes: small,
+            ..Storage::new(dir.path().to_owned())
+        };
+        let mut store = Store::open(&settings).unwrap();
+        append(&event(0, 0, "source", "1"), &mut store.logs).unwrap();
+        drop(store);
+        let segments = || RealDisk.list(&dir.path().join("partitions/00")).unwrap();
+        let before = segments();
+        assert!(!before.is_empty());
+        std::fs::write(FileNumber(1).path(&dir.path().join("journal")), b"not a journal").unwrap();
+        let refused = Store::open(&settings).err().expect("the journal is damaged");
+        assert!(refused.contains("00000001.jrn"), "{refused}");
+        assert_eq!(segments(), before);
     }
 }

@@ -16,7 +16,7 @@ mod golden;
 pub mod lock;
 mod snapshot;
 #[cfg(test)]
-mod story;
+pub(crate) mod story;
 
 pub use apply::ApplyError;
 pub use snapshot::{PartitionEnd, Snapshot};
