@@ -60,8 +60,10 @@ pub struct Sequencer {
     /// The last frame placed. `synced ≤ tip.index ≤ synced + ROUNDS_IN_FLIGHT_MAX`.
     tip: Mark,
     synced: FrameIndex,
-    /// Whether the last frame carries commands.
-    tip_matters: bool,
+    /// The last frame that carries commands.
+    commands_upto: FrameIndex,
+    /// `synced_upto` of the last frame placed: all up to there are covered.
+    covered_upto: FrameIndex,
     current: FileHeader,
     /// End of the last frame in `current`.
     position: u64,
@@ -92,7 +94,8 @@ impl Sequencer {
             term: Term(end.tip.term.0.max(1)),
             synced: end.tip.index,
             tip: end.tip,
-            tip_matters: end.tip.index.0 > 0,
+            commands_upto: end.tip.index,
+            covered_upto: FrameIndex(0),
             current: end.current,
             position: end.position,
             closed: end.closed,
@@ -135,7 +138,10 @@ impl Sequencer {
         let round = Round { index: header.index, file: self.current.number, position: self.position, bytes };
         self.position += bytes as u64;
         self.tip = header.mark();
-        self.tip_matters = !body.is_empty();
+        self.covered_upto = header.synced_upto;
+        if !body.is_empty() {
+            self.commands_upto = header.index;
+        }
         round
     }
 
@@ -186,10 +192,10 @@ impl Sequencer {
         self.synced
     }
 
-    /// Whether an empty frame is worth writing when nothing else is to be written: it says that the last one with
-    /// commands was synced.
+    /// Whether an empty frame is worth writing when nothing else is to be written: it says that the last ones with
+    /// commands were synced.
     pub fn uncovered(&self) -> bool {
-        self.tip_matters && self.synced == self.tip.index
+        self.commands_upto > self.covered_upto && self.synced == self.tip.index
     }
 
     /// Frames up to `safe` are in checkpoints: files with nothing later become spare.
@@ -419,6 +425,22 @@ mod tests {
         assert!(sequencer.uncovered());
         let index = sequencer.frame(0, &Body::default(), &mut [0; BLOCK]).index;
         sequencer.synced(index);
+        assert!(!sequencer.uncovered());
+    }
+
+    #[test]
+    fn an_empty_frame_does_not_cover_the_one_it_was_placed_beside() {
+        let mut sequencer = sequencer();
+        let block = [1; 8];
+        let mut body = Body::default();
+        body.push(&Command::Events(&block));
+        let first = sequencer.frame(0, &body, &mut [0; BLOCK]).index;
+        let second = sequencer.frame(0, &Body::default(), &mut [0; BLOCK]).index;
+        sequencer.synced(first);
+        sequencer.synced(second);
+        assert!(sequencer.uncovered());
+        let third = sequencer.frame(0, &Body::default(), &mut [0; BLOCK]).index;
+        sequencer.synced(third);
         assert!(!sequencer.uncovered());
     }
 }
