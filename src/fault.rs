@@ -20,6 +20,8 @@ pub enum Fault {
     OldNonce,
     /// Recovery trusts what it reads without syncing it first.
     UnsyncedStart,
+    /// A frame says that the one before it was synced while that is still on its way to the disk.
+    HastySyncedUpto,
     /// Recovery takes damage to synced frames for a torn tail.
     CorruptionCut,
     /// A frame's body is not checked against its checksum.

@@ -157,6 +157,7 @@ impl Sequencer {
     }
 
     fn header(&self, now_ms: u64, body: &[u8]) -> FrameHeader {
+        let synced_upto = if planted(Fault::HastySyncedUpto) { self.tip.index } else { self.synced };
         let mut header = FrameHeader {
             kind: FrameKind::Commands,
             nonce: self.current.nonce,
@@ -164,7 +165,7 @@ impl Sequencer {
             prev_index: self.tip.index,
             term: self.term,
             prev_term: self.tip.term,
-            synced_upto: self.synced,
+            synced_upto,
             time_ms: now_ms.max(self.tip.time_ms),
             block: (self.position / BLOCK as u64) as u32,
             body_bytes: body.len() as u32,

@@ -61,6 +61,7 @@ found! {
     a_journal_file_whose_name_is_not_durable_is_found: UnsyncedName,
     a_recycled_file_with_its_old_nonce_is_found: OldNonce,
     a_start_that_trusts_the_page_cache_is_found: UnsyncedStart,
+    a_frame_that_vouches_for_one_in_flight_is_found: HastySyncedUpto,
     corruption_taken_for_a_torn_tail_is_found: CorruptionCut,
     a_torn_body_taken_for_a_frame_is_found: UncheckedBody,
     a_journal_file_recycled_too_early_is_found: EarlyRecycling,

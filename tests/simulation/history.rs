@@ -211,10 +211,6 @@ impl History {
         self.readings.entry((group, partition)).or_default()
     }
 
-    pub fn acknowledged(&self) -> FrameIndex {
-        self.acknowledged
-    }
-
     pub fn end(&self, partition: Partition) -> Offset {
         Offset(self.logs[usize::from(partition.0)].len() as u64)
     }

@@ -13,6 +13,7 @@ mod history;
 mod log;
 mod owner;
 mod random;
+mod rounds;
 mod start;
 mod world;
 

@@ -1,14 +1,15 @@
 //! One run: producers, consumers, operators, a broker that is killed again and again, and the disk below it, all driven by one
 //! stream of chance.
 
-use crate::broker::{Abort, Broker, Pending};
+use crate::broker::{Abort, Broker};
 use crate::consumers::Consumer;
 use crate::disk::{Crash, Failure, SimDisk};
 use crate::history::{Event, History, Number};
 use crate::log::log;
 use crate::random::{Random, Trace};
+use crate::rounds::Pending;
 use crate::start::{CHECKPOINTS, CLUSTER, JOURNAL, PARTITIONS, Refusal, start};
-use nistru::id::{ClientId, FrameIndex, GroupId, Partition, TypeId};
+use nistru::id::{ClientId, GroupId, Partition, TypeId};
 use nistru::journal::disk::{Disk, DiskFile};
 use nistru::journal::frame::{BLOCK, FrameHeader};
 use nistru::partition::Error as PartitionError;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 const TYPES: [&str; 3] = ["Common", "Rare", "Unrepeated"];
 /// The type whose repeats are not stored, and for how long.
-const UNREPEATED: (TypeId, u32) = (TypeId(3), 30);
+const UNREPEATED: (TypeId, u32) = (TypeId(3), 90);
 const KEYS: u64 = 7;
 const CONSUMERS_MAX: usize = 7;
 const DISK_BYTES: u64 = 8 << 20;
@@ -389,9 +390,9 @@ impl World {
         }
     }
 
-    /// Turns over one bit wherever the broker promises to notice and to live with it. It does not in the only checkpoint, in the last frame, of which nothing later says
-    /// that it was synced, nor in sealed segments, whose records are checked when they come from the disk but not one by one
-    /// when they are read.
+    /// Turns over one bit wherever the broker promises to notice and to live with it. It does not in the only checkpoint, in the last
+    /// frames, of which nothing later says that they were synced, nor in sealed segments, whose records are checked when they come from
+    /// the disk but not one by one when they are read.
     fn flip_a_bit(&mut self) {
         let files = self.disk.files();
         let Some((path, bytes)) = self.random.pick(&files).filter(|(_, bytes)| *bytes > 0).cloned() else {
@@ -400,7 +401,7 @@ impl World {
         let bit = self.random.index(bytes * 8);
         let sealed = self.disk.exists(&path.with_extension("idx"));
         let only = is_only_checkpoint(&path, &files);
-        if !sealed && !only && !is_last_frame(&self.disk, &path, bit / 8, self.history.acknowledged()) {
+        if !sealed && !only && !is_in_last_frames(&self.disk, &path, bit / 8) {
             self.disk.flip(&path, bit);
         }
     }
@@ -434,18 +435,26 @@ fn filters() -> BTreeMap<GroupId, BTreeSet<TypeId>> {
     BTreeMap::from([(GroupId(1), types(&[1, 2, 3])), (GroupId(2), types(&[2, 3])), (GroupId(3), types(&[2]))])
 }
 
-/// Whether `byte` of the file at `path` lies in the last acknowledged frame, or in one written after it.
-fn is_last_frame(disk: &SimDisk, path: &Path, byte: usize, acknowledged: FrameIndex) -> bool {
-    if path.parent() != Some(Path::new(JOURNAL)) {
+/// Whether `byte` of the file at `path` lies in a frame of which no other says that it was synced.
+fn is_in_last_frames(disk: &SimDisk, path: &Path, byte: usize) -> bool {
+    let in_journal = |path: &Path| path.parent() == Some(Path::new(JOURNAL));
+    if !in_journal(path) {
         return false;
     }
+    let files = disk.files().into_iter().filter(|(path, _)| in_journal(path));
+    let synced_upto = files.flat_map(|(path, _)| headers(disk, &path)).map(|(header, _)| header.synced_upto);
+    let synced_upto = synced_upto.max().unwrap_or_default();
+    let mut last = headers(disk, path).into_iter().filter(|(header, _)| header.index > synced_upto);
+    last.any(|(header, at)| (at..at + header.span() as usize).contains(&byte))
+}
+
+/// The sound frame headers in the file at `path` and where they are.
+fn headers(disk: &SimDisk, path: &Path) -> Vec<(FrameHeader, usize)> {
     let file = disk.open(path).expect("the file is there");
     let mut bytes = vec![0; file.len().expect("the machine is on") as usize];
     file.read_at(&mut bytes, 0).expect("the machine is on");
     let blocks = bytes.chunks(BLOCK).zip((0..).step_by(BLOCK));
-    let headers = blocks.filter_map(|(block, at)| Some((FrameHeader::read(block).ok()?, at)));
-    let mut last = headers.filter(|(header, _)| header.index >= acknowledged);
-    last.any(|(header, at)| (at..at + header.span() as usize).contains(&byte))
+    blocks.filter_map(|(block, at)| Some((FrameHeader::read(block).ok()?, at))).collect()
 }
 
 /// Whether the file at `path` is the one checkpoint there is.
