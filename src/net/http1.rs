@@ -39,6 +39,8 @@ struct Http1 {
     input: Vec<u8>,
     /// Bytes of the request at hand, taken from the core's budget.
     permit: Option<SharedPermit>,
+    /// The time that the request at hand may take to come is running.
+    limited: bool,
     /// The client broke the protocol.
     detained: bool,
     /// Of answers of which it is not certain that they have arrived.
@@ -65,6 +67,7 @@ pub async fn serve(core: Rc<Core>, connection: Connection, peer: Rc<Peer>) {
         parser,
         input: Vec::new(),
         permit: None,
+        limited: false,
         detained: false,
         receipts: Receipts::default(),
     };
@@ -136,13 +139,16 @@ impl Http1 {
             }
             self.input = Vec::new();
             self.connection.deadline().limit_idle(self.core.config.server.idle_timeout);
+        } else if !std::mem::replace(&mut self.limited, true) {
+            self.connection.deadline().limit_receiving(self.core.config.server.request_timeout);
         }
         let (connection, input) = (&mut self.connection, &mut self.input);
         match poll_fn(|cx| connection.poll_receive(cx, input)).await? {
             1.. => {
                 self.receipts.arrived();
+                // Most requests come whole. One that does not has its time from when more of it is waited for.
                 if idle {
-                    self.connection.deadline().limit_receiving(self.core.config.server.request_timeout);
+                    self.lift();
                 }
                 Ok(None)
             }
@@ -214,7 +220,7 @@ impl Http1 {
     }
 
     async fn answer(&mut self, request: Request, exchange: Exchange) -> io::Result<Next> {
-        self.connection.deadline().lift();
+        self.lift();
         let outcome = api::handle(&self.core, &self.peer, &request).await;
         self.permit = None;
         match outcome {
@@ -277,13 +283,27 @@ impl Http1 {
             self.connection.queue(piece)?;
             self.flush().await?;
         }
-        self.connection.deadline().lift();
+        self.lift();
         Ok(if exchange.keeps_alive(&response) || switches { Next::Go } else { Next::Close })
     }
 
-    /// Sends what is queued, for which the client has a while.
+    /// Whatever is under way may take as long as it wants.
+    fn lift(&mut self) {
+        self.connection.deadline().lift();
+        self.limited = false;
+    }
+
+    /// Sends what is queued. When the kernel has no room for it, the client has a while to make some.
     async fn flush(&mut self) -> io::Result<()> {
-        self.connection.deadline().limit(self.core.config.server.request_timeout);
-        self.connection.flush().await
+        let (connection, limit) = (&mut self.connection, self.core.config.server.request_timeout);
+        let mut waits = false;
+        poll_fn(|cx| {
+            let flushed = connection.poll_flush(cx);
+            if flushed.is_pending() && !std::mem::replace(&mut waits, true) {
+                connection.deadline().limit(limit);
+            }
+            flushed
+        })
+        .await
     }
 }

@@ -163,6 +163,16 @@ fn a_request_that_takes_too_long_is_answered_408_and_an_idle_connection_is_close
 }
 
 #[test]
+fn a_request_that_begins_right_behind_another_may_take_no_longer() {
+    let broker = Broker::with(&[("server", "request_timeout", "\"1s\"")]);
+    let whole_and_a_part =
+        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /ce/produce/event HTTP/1.1\r\nHost: lo";
+    let answers = raw(&broker, whole_and_a_part);
+    assert!(answers.starts_with("HTTP/1.1 404 "), "{answers}");
+    assert!(answers.contains("HTTP/1.1 408 "), "{answers}");
+}
+
+#[test]
 fn headers_without_end_are_refused() {
     let broker = Broker::start();
     let endless = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-A: {}", "a".repeat(20_000));
