@@ -4,6 +4,7 @@ use super::rejection::Fault;
 use crate::event::record::{self, Record, RecordHeader};
 use crate::id::Partition;
 use ahash::RandomState;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 /// All events of one request, ready to be made durable together. Empty for an empty batch.
@@ -34,7 +35,8 @@ pub(super) struct Builder {
     block: Block,
     /// Record number by hash of `source` and `id`; equal hashes of different events take the next free one.
     by_identity: HashMap<u64, u32, Identity>,
-    hasher: RandomState,
+    /// Drawn for the first event of a batch.
+    hasher: OnceCell<RandomState>,
 }
 
 type Identity = std::hash::BuildHasherDefault<Hashed>;
@@ -63,7 +65,7 @@ impl Builder {
     /// A builder that expects about `bytes` of records.
     pub fn new(bytes: usize) -> Self {
         let block = Block { bytes: Vec::with_capacity(bytes), ..Block::default() };
-        Self { block, by_identity: HashMap::default(), hasher: RandomState::new() }
+        Self { block, by_identity: HashMap::default(), hasher: OnceCell::new() }
     }
 
     /// Appends the record that `write_event` writes, or nothing when it fails.
@@ -89,7 +91,7 @@ impl Builder {
     pub fn is_repeated(&mut self) -> bool {
         let number = self.block.count - 1;
         let (source, id) = identity(&self.block, number);
-        let mut hash = self.hasher.hash_one((source, id));
+        let mut hash = self.hasher.get_or_init(RandomState::new).hash_one((source, id));
         while let Some(&earlier) = self.by_identity.get(&hash) {
             if identity(&self.block, earlier) == (source, id) {
                 return true;
@@ -199,7 +201,7 @@ mod tests {
         append(&mut builder, "s22x", 0);
         // The first record stands where the second one's hash leads.
         let (source, id) = identity(&builder.block, 1);
-        let hash = builder.hasher.hash_one((source, id));
+        let hash = builder.hasher.get_or_init(RandomState::new).hash_one((source, id));
         builder.by_identity.insert(hash, 0);
         assert!(!builder.is_repeated());
         append(&mut builder, "s22z", 0);

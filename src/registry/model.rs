@@ -2,6 +2,7 @@
 
 use crate::audit::rule::Rule;
 use crate::id::{ClientId, TypeId};
+use ahash::RandomState;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,9 +15,9 @@ pub struct Registry {
     /// Registered clients by GUID.
     pub clients: BTreeMap<ClientId, Arc<Client>>,
     /// The type of a name.
-    pub type_by_name: HashMap<String, Arc<EventType>>,
+    pub type_by_name: HashMap<String, Arc<EventType>, RandomState>,
     /// The client that holds a certificate.
-    pub client_by_certificate: HashMap<CertificateKey, ClientId>,
+    pub client_by_certificate: HashMap<CertificateKey, ClientId, RandomState>,
     /// The largest [`EventType::event_bytes_max`] of all types, if any has one: asked for with every request.
     pub event_bytes_max: Option<usize>,
 }
@@ -174,7 +175,7 @@ impl Registry {
     }
 }
 
-fn holders(clients: &[Arc<Client>]) -> HashMap<CertificateKey, ClientId> {
+fn holders(clients: &[Arc<Client>]) -> HashMap<CertificateKey, ClientId, RandomState> {
     let held = |client: &Arc<Client>| {
         let id = client.id;
         client.certificates.iter().cloned().map(move |key| (key, id)).collect::<Vec<_>>()
@@ -182,7 +183,7 @@ fn holders(clients: &[Arc<Client>]) -> HashMap<CertificateKey, ClientId> {
     clients.iter().flat_map(held).collect()
 }
 
-fn by_name(types: &[Arc<EventType>]) -> HashMap<String, Arc<EventType>> {
+fn by_name(types: &[Arc<EventType>]) -> HashMap<String, Arc<EventType>, RandomState> {
     types.iter().map(|event_type| (event_type.name.clone(), event_type.clone())).collect()
 }
 

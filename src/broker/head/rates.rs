@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 /// The accounts of all clients that have a limit.
 #[derive(Default)]
-pub(super) struct Accounts(HashMap<ClientId, Account>);
+pub(super) struct Accounts(HashMap<ClientId, Account, ahash::RandomState>);
 
 /// One client's buckets.
 struct Account {

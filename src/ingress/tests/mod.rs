@@ -10,7 +10,6 @@ use crate::event::record::Record;
 use crate::id::{ClientId, TypeId};
 use crate::registry::model::*;
 use crate::schema::SchemaSet;
-use std::collections::HashMap;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
@@ -88,8 +87,7 @@ fn client() -> Client {
 impl World {
     fn new() -> Self {
         let types = types();
-        let type_by_name: HashMap<_, _> =
-            types.iter().map(|known| (known.name.clone(), known.clone())).collect();
+        let type_by_name = types.iter().map(|known| (known.name.clone(), known.clone())).collect();
         let event_bytes_max = types.iter().filter_map(|known| known.event_bytes_max).max();
         let registry = Registry { types, type_by_name, event_bytes_max, ..Registry::default() };
         let schemas = SchemaSet::compile(&registry).unwrap();
