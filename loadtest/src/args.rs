@@ -12,7 +12,8 @@ use std::path::PathBuf;
 /// reads its type, in the order of its partition key, and comes again only when a member of the group came or went.
 ///
 /// Latencies count from the moment at which a request was to be sent, so a broker that falls behind the rate shows it
-/// (no coordinated omission). Without --rate every producer sends as soon as its last request was answered.
+/// (no coordinated omission). Events that still wait in the end, sent or not, count as late as they are then, and the report
+/// says how many. Without --rate every producer sends as soon as its last request was answered.
 #[derive(Parser, Debug, Clone)]
 #[command(version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 pub struct Program {

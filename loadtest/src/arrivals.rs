@@ -31,8 +31,16 @@ impl Arrivals {
         self.next_ns as u64
     }
 
-    /// Passes it.
-    pub fn advance(&mut self) {
+    /// Passes the next request if it is to be sent before `end_ns`, and says when.
+    pub fn pop_before(&mut self, end_ns: u64) -> Option<u64> {
+        let next_ns = self.next_ns();
+        (next_ns < end_ns).then(|| {
+            self.advance();
+            next_ns
+        })
+    }
+
+    fn advance(&mut self) {
         self.n += 1;
         self.next_ns = match self.how {
             // Computed anew each time, so that rounding does not add up.
@@ -45,15 +53,6 @@ impl Arrivals {
     fn gap_ns(&mut self) -> f64 {
         -(1.0 - self.rng.f64()).ln() * self.interval_ns
     }
-
-    /// Passes everything before `end_ns`; how many requests that were.
-    pub fn skip_to(&mut self, end_ns: u64) -> u64 {
-        let before = self.n;
-        while self.next_ns() < end_ns {
-            self.advance();
-        }
-        self.n - before
-    }
 }
 
 #[cfg(test)]
@@ -64,7 +63,8 @@ mod tests {
     fn even_requests_keep_their_distance_without_drift() {
         let mut arrivals = Arrivals::new(Arrival::Even, 5_000, 1e9 / 3.0, 0);
         assert_eq!(arrivals.next_ns(), 5_000);
-        assert_eq!(arrivals.skip_to(1_000_000_000_000 + 5_000), 3_000);
+        let passed = std::iter::from_fn(|| arrivals.pop_before(1_000_000_000_000 + 5_000));
+        assert_eq!(passed.count(), 3_000);
     }
 
     #[test]

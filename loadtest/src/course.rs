@@ -8,7 +8,7 @@ use crate::ledger::Received;
 use crate::live::Progress;
 use crate::measure::{Window, note_problem};
 use crate::producer::Producer;
-use crate::report::{self, Machine, Report};
+use crate::report::{self, Flow, Machine, Report};
 use crate::request::{Request, Templates};
 use crate::run::{Access, Run, Share, Start};
 use crate::scenario::{Mix, Scenario, TypeSet};
@@ -54,20 +54,20 @@ impl Evidence {
         }
     }
 
-    /// Judges every group of `scenario`.
-    pub fn judge(&self, scenario: &Scenario) -> Vec<report::Group> {
-        let mix = Mix::new(scenario);
+    /// Judges every group of `scenario`, and notes in `consumed` what they still wait for of the events that were never
+    /// answered.
+    pub fn judge(&self, scenario: &Scenario, mut consumed: Option<&mut Flow>) -> Vec<report::Group> {
+        let (mix, keys) = (Mix::new(scenario), scenario.load.keys);
         let kinds = scenario.groups.iter().filter(|kind| kind.consumers > 0);
         let groups = kinds.flat_map(|kind| kind.names().into_iter().map(move |name| (name, kind)));
-        let verdict = |received: &Received, kind| {
-            received.judge(&mix, &mix.set_of(kind), scenario.load.keys, &self.sent)
+        let judge = |((name, kind), received): ((String, _), &Option<Received>)| {
+            let (types, received) = (mix.set_of(kind), received.as_ref()?);
+            if let Some(consumed) = &mut consumed {
+                received.note_waiting(&mix, &types, keys, &self.sent, consumed);
+            }
+            Some(report::Group { name, verdict: received.judge(&mix, &types, keys, &self.sent) })
         };
-        groups
-            .zip(&self.received)
-            .filter_map(|((name, kind), received)| {
-                Some(report::Group { name, verdict: verdict(received.as_ref()?, kind) })
-            })
-            .collect()
+        groups.zip(&self.received).filter_map(judge).collect()
     }
 }
 

@@ -7,8 +7,9 @@
 //!
 //! What is kept does not grow with the events: two numbers for each producer and key, and what is irregular, bounded.
 
+use crate::report::Flow;
 use crate::scenario::{Mix, TypeSet};
-use crate::sent::Sent;
+use crate::sent::{Sent, Unanswered};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -207,6 +208,21 @@ impl Ledger {
 }
 
 impl Received {
+    /// Notes in `consumed` what a group that reads `types` still waits for of the events that were never answered.
+    pub fn note_waiting(&self, mix: &Mix, types: &TypeSet, keys: usize, sent: &Sent, consumed: &mut Flow) {
+        for producer in sent.producers() {
+            for Unanswered { events, waited_ns } in &sent.of(producer).unanswered {
+                let is_missing = |sequence: &u64| {
+                    let seen = self.seen[producer * keys + *sequence as usize % keys];
+                    let has_passed = sequence / (keys as u64) < seen;
+                    types.contains(mix.type_of(producer, *sequence))
+                        && (!has_passed || self.irregular.overtaken.contains(&(producer, *sequence)))
+                };
+                consumed.note_waiting(events.clone().filter(is_missing).count() as u64, *waited_ns);
+            }
+        }
+    }
+
     /// Judges what arrived at a group that reads `types` against what all producers sent.
     pub fn judge(&self, mix: &Mix, types: &TypeSet, keys: usize, sent: &Sent) -> Verdict {
         let Irregular { overtaken, overtaken_beyond, out_of_order, alien, refused } = &self.irregular;
@@ -339,6 +355,21 @@ mod tests {
         group.arrive(&[0, 2, 3]);
         group.sent.of(0).refused.push(1..3);
         assert_eq!(group.verdict(), Verdict { received: 3, unexpected: 1, ..Verdict::default() });
+    }
+
+    #[test]
+    fn a_group_waits_for_unanswered_events_that_have_not_come() {
+        let group = Group::new(2, &[8]);
+        for events in [1..4, 6..8] {
+            group.sent.of(0).unknown.push(events.clone());
+            group.sent.of(0).unanswered.push(Unanswered { events, waited_ns: 5_000_000 });
+        }
+        // Of key 0, 2 was overtaken; of key 1, nothing after 3 has come.
+        group.arrive(&[0, 1, 3, 4, 6]);
+        let Ledger { mix, types, .. } = &group.ledger;
+        let mut consumed = Flow::new();
+        group.ledger.snapshot().note_waiting(mix, types, group.keys, &group.sent, &mut consumed);
+        assert_eq!((consumed.lower_bounds, consumed.latency.samples()), (2, 2));
     }
 
     #[test]

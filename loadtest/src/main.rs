@@ -82,7 +82,7 @@ fn measure(scenario: &Scenario, options: &Options, progress: &mut Progress) -> R
         fleet::run(scenario, &options.members, &target, run, watch, progress)?
     };
     let mut report = outcome.report;
-    report.groups = outcome.evidence.judge(scenario);
+    report.groups = outcome.evidence.judge(scenario, report.consumed.as_mut());
     report.broker = broker.facts();
     // With agents elsewhere, that of the first one stands for all.
     if options.members.agents.is_empty() {

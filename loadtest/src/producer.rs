@@ -93,9 +93,10 @@ impl Producer {
         self.answers = Answers::default();
     }
 
-    /// The events whose answer did not come, once.
-    pub fn take_unanswered(&mut self) -> Option<Range<u64>> {
-        self.in_flight.take().map(|request| request.first_sequence..self.next_sequence)
+    /// The events whose answer did not come, and when they were to be sent; once.
+    pub fn take_unanswered(&mut self) -> Option<(Range<u64>, u64)> {
+        let InFlight { first_sequence, intended_ns } = self.in_flight.take()?;
+        Some((first_sequence..self.next_sequence, intended_ns))
     }
 
     pub fn is_in_flight(&self) -> bool {

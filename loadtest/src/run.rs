@@ -62,6 +62,8 @@ pub struct Run {
     pub sent: Sent,
     pub live: Live,
     pub batch: u64,
+    /// Groups that read an event, on the average, over all processes.
+    pub readers: f64,
     pub expects_refusals: bool,
     pub reconnects: bool,
     /// Workers whose producers are at work.
@@ -106,6 +108,7 @@ impl Run {
             clock: Clock::since(share.epoch),
             mark: RunMark::new(share.run),
             acknowledged: mix.types.iter().map(|_| AtomicU64::new(0)).collect(),
+            readers: mix.readers(&scenario.groups),
             mix,
             sent: Sent::new(scenario.load.producers),
             live: Live::default(),

@@ -16,6 +16,16 @@ pub struct Events {
     pub refused: Sequences,
     /// Their answer never came: they may or may not be delivered.
     pub unknown: Sequences,
+    /// Those of them that were to be sent at a moment of the window.
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// The events of a request that was never answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unanswered {
+    pub events: Range<u64>,
+    /// From the moment at which it was to be sent until nobody waited for its answer any more.
+    pub waited_ns: u64,
 }
 
 /// Ascending ranges of sequences: two numbers for a request, however many events it has.

@@ -7,6 +7,7 @@ use crate::measure::{Problems, Window, note_problem};
 use crate::producer::{Answered, Producer};
 use crate::report::Flow;
 use crate::run::Run;
+use crate::sent::Unanswered;
 use crate::tally::Tally;
 use crate::wire::Buffers;
 use nistru::client::Error;
@@ -17,6 +18,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -49,7 +51,7 @@ pub struct Done {
     pub acknowledged: Flow,
     pub consumed: Flow,
     pub tally: Tally,
-    /// Events that were due before the end of the window and never sent, because the answers before them came late.
+    /// Events that were due before the end of the load and never sent, because the answers before them came late.
     pub unsent: u64,
     pub problems: Problems,
 }
@@ -68,6 +70,8 @@ pub struct Worker<'a> {
     /// Producers that pause, and until when.
     paused: BinaryHeap<Reverse<(u64, usize)>>,
     in_flight: usize,
+    /// Requests whose answer will not come: when each was to be sent, its producer and its events.
+    unanswered: Vec<(u64, usize, Range<u64>)>,
     /// Connections for producers that wait for an answer.
     renewals: Vec<Opened>,
     opened: Receiver<Opened>,
@@ -116,6 +120,7 @@ impl<'a> Worker<'a> {
             groups,
             paused: BinaryHeap::new(),
             in_flight: 0,
+            unanswered: Vec::new(),
             renewals: Vec::new(),
             opened: share.opened,
             broken: share.broken,
@@ -173,6 +178,10 @@ impl<'a> Worker<'a> {
             self.idle.pop_front();
             self.send(index, intended_ns)?;
         }
+        if now_ns >= self.window.end_ns || self.run.is_stopping() {
+            self.give_up(now_ns.min(self.window.end_ns));
+            self.phase = Phase::Ending;
+        }
         let pause = self.paused.peek().map(|Reverse((until_ns, _))| *until_ns);
         let next = self.arrivals.as_ref().filter(|_| !self.idle.is_empty()).map(Arrivals::next_ns);
         let wait_ns = [pause, next].into_iter().flatten().map(|then_ns| then_ns.saturating_sub(now_ns)).min();
@@ -190,12 +199,9 @@ impl<'a> Worker<'a> {
                     self.phase = if now_ns >= start.first_ns { Phase::Sending } else { Phase::Waiting };
                 }
             }
-            Phase::Sending if now_ns >= self.window.end_ns || self.run.is_stopping() => {
-                self.phase = Phase::Ending;
-            }
             Phase::Ending if self.in_flight == 0 || now_ns >= self.window.end_ns + LAST_ANSWERS_NS => {
                 self.phase = Phase::Ended;
-                self.account();
+                self.account(now_ns);
                 self.run.producing.fetch_sub(1, Ordering::AcqRel);
             }
             _ => {}
@@ -205,14 +211,8 @@ impl<'a> Worker<'a> {
     /// When the next request was to be sent, if that is now or was before.
     fn due(&mut self, now_ns: u64) -> Option<u64> {
         match &mut self.arrivals {
-            None => Some(now_ns),
-            Some(arrivals) => {
-                let next_ns = arrivals.next_ns();
-                (next_ns <= now_ns.min(self.window.end_ns - 1)).then(|| {
-                    arrivals.advance();
-                    next_ns
-                })
-            }
+            None => (now_ns < self.window.end_ns).then_some(now_ns),
+            Some(arrivals) => arrivals.pop_before(self.window.end_ns.min(now_ns + 1)),
         }
     }
 
@@ -291,9 +291,10 @@ impl<'a> Worker<'a> {
     fn lose_producer(&mut self, index: usize, error: &Error) {
         let slot = &mut self.producers[index];
         slot.is_active = false;
-        if let Some(events) = slot.peer.take_unanswered() {
+        if let Some((events, intended_ns)) = slot.peer.take_unanswered() {
             self.in_flight -= 1;
-            self.run.sent.of(slot.peer.number).unknown.push(events);
+            self.run.sent.of(slot.peer.number).unknown.push(events.clone());
+            self.unanswered.push((intended_ns, slot.peer.number, events));
         }
         self.idle.retain(|idle| *idle != index);
         let seat = Seat::Producer(Place { worker: self.number, index });
@@ -385,22 +386,48 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Says what was sent, and what was not.
-    fn account(&mut self) {
-        if let Some(arrivals) = &mut self.arrivals {
-            self.done.unsent = arrivals.skip_to(self.window.end_ns) * self.run.batch;
+    /// Notes what was due and is not sent any more, as late as it is at `end_ns`.
+    fn give_up(&mut self, end_ns: u64) {
+        let Some(arrivals) = &mut self.arrivals else { return };
+        let Done { acknowledged, consumed, unsent, .. } = &mut self.done;
+        let batch = self.run.batch;
+        // Which types these events would have had nobody knows, so as many groups miss them as read an event on the average.
+        let mut missed = 0.0;
+        while let Some(intended_ns) = arrivals.pop_before(end_ns) {
+            *unsent += batch;
+            if !self.window.contains(intended_ns) {
+                continue;
+            }
+            missed += self.run.readers * batch as f64;
+            acknowledged.note_waiting(batch, end_ns - intended_ns);
+            consumed.note_waiting(missed as u64, end_ns - intended_ns);
+            missed = missed.fract();
         }
-        let mut unanswered = false;
+    }
+
+    /// Says what was sent, and what was not answered.
+    fn account(&mut self, now_ns: u64) {
+        let broken = self.unanswered.len();
         for slot in &mut self.producers {
-            let mut events = self.run.sent.of(slot.peer.number);
-            events.sent = slot.peer.sent();
-            if let Some(unknown) = slot.peer.take_unanswered() {
-                unanswered = true;
-                events.unknown.push(unknown);
+            let number = slot.peer.number;
+            let mut known = self.run.sent.of(number);
+            known.sent = slot.peer.sent();
+            if let Some((events, intended_ns)) = slot.peer.take_unanswered() {
+                known.unknown.push(events.clone());
+                self.unanswered.push((intended_ns, number, events));
             }
         }
-        if unanswered {
+        if self.unanswered.len() > broken {
             note_problem(&mut self.done.problems, "some requests were not answered");
+        }
+        // Without a rate nothing was to be sent at any moment.
+        let is_timed = self.arrivals.is_some();
+        for (intended_ns, number, events) in self.unanswered.drain(..) {
+            if is_timed && self.window.contains(intended_ns) {
+                let waited_ns = now_ns - intended_ns;
+                self.done.acknowledged.note_waiting(events.end - events.start, waited_ns);
+                self.run.sent.of(number).unanswered.push(Unanswered { events, waited_ns });
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use crate::course::Outcome;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; both sides have to be of the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// From the coordinator. Each is answered.
 #[derive(Debug, Serialize, Deserialize)]

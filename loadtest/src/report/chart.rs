@@ -36,8 +36,7 @@ pub fn charts(reports: &[Named<'_>]) -> Vec<Chart> {
 fn flows<'a>(reports: &[Named<'a>]) -> Vec<(String, &'a Flow)> {
     let mut flows = Vec::new();
     for Named { name, report } in reports {
-        let consumed = report.consumed.as_ref().map(|flow| ("end to end", flow));
-        for (point, flow) in [("acknowledged", &report.acknowledged)].into_iter().chain(consumed) {
+        for (point, flow) in report.flows() {
             if flow.latency.samples() > 0 {
                 flows.push((format!("{name} {point}").trim().to_owned(), flow));
             }

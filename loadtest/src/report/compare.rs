@@ -141,6 +141,7 @@ fn warnings(before: &Report, after: &Report) -> Vec<String> {
             warnings.push(format!("{what} differs: {before} and {after}"));
         }
     };
+    differ("format", &before.format, &after.format);
     differ("scenario", &before.scenario.name, &after.scenario.name);
     differ("load", &before.scenario.summary, &after.scenario.summary);
     differ("length", &before.seconds, &after.seconds);
@@ -164,6 +165,7 @@ fn warnings(before: &Report, after: &Report) -> Vec<String> {
         if !report.is_good() {
             warnings.push(format!("in {name} the broker broke a promise"));
         }
+        warnings.extend(report.reservations().map(|reservation| format!("in {name} {reservation}")));
     }
     warnings
 }
@@ -222,7 +224,8 @@ mod tests {
 
     #[test]
     fn a_report_is_the_same_as_itself_and_needs_no_warning() {
-        let report = sample::report(2);
+        let mut report = sample::report(2);
+        report.acknowledged.lower_bounds = 0;
         let comparison = Comparison::of(&report, &report, 0.2);
         assert_eq!((comparison.worst(), &comparison.warnings[..]), (1.0, &[][..]));
     }
@@ -239,6 +242,7 @@ mod tests {
             warnings.contains("different texts") && warnings.contains("in B the broker broke"),
             "{warnings}"
         );
+        assert!(warnings.contains("in B acknowledged: 1 of 301 latencies are lower bounds"), "{warnings}");
     }
 
     #[test]

@@ -50,6 +50,12 @@ pub static FIGURES: &[Figure] = &[
         quantile(report.consumed.as_ref(), 0.999)
     }),
     lower("end_to_end_max_ms", "end to end at most, ms", 3, |report| quantile(report.consumed.as_ref(), 1.0)),
+    lower("acknowledged_lower_bounds", "acknowledgements still awaited", 0, |report| {
+        Some(report.acknowledged.lower_bounds as f64)
+    }),
+    lower("end_to_end_lower_bounds", "deliveries still awaited", 0, |report| {
+        report.consumed.as_ref().map(|flow| flow.lower_bounds as f64)
+    }),
     lower("lost", "events lost", 0, |report| over_groups(report, |verdict| verdict.lost)),
     lower("out_of_order", "events out of order", 0, |report| {
         over_groups(report, |verdict| verdict.out_of_order)

@@ -24,6 +24,9 @@ pub struct Flow {
     pub seconds: f64,
     /// Of the events that were to be sent within the window, however late they came.
     pub latency: Latency,
+    /// How many of the latencies are only how long an event had been awaited when the run ended: that it took longer is known, and
+    /// not how long.
+    pub lower_bounds: u64,
     /// What passed in each second of the window.
     pub per_second: Vec<Second>,
     /// Latencies of the second that is going on, and which it is.
@@ -51,6 +54,7 @@ impl Flow {
             bytes: 0,
             seconds: 0.0,
             latency: Latency::new(RUN_DIGITS),
+            lower_bounds: 0,
             per_second: Vec::new(),
             current: None,
         }
@@ -68,6 +72,13 @@ impl Flow {
         if window.contains(intended_ns) {
             self.latency.record(latency_ns, events);
         }
+    }
+
+    /// Notes `events` that were to be sent within the window and have not passed, `waited_ns` after the moment they were to
+    /// be sent. Without them the latencies would be the better, the more events a broker leaves waiting.
+    pub fn note_waiting(&mut self, events: u64, waited_ns: u64) {
+        self.lower_bounds += events;
+        self.latency.record(waited_ns, events);
     }
 
     fn note_second(&mut self, number: usize, events: u64, latency_ns: u64) {
@@ -108,6 +119,7 @@ impl Flow {
         self.bytes += other.bytes;
         self.seconds = self.seconds.max(other.seconds);
         self.latency.merge(&other.latency);
+        self.lower_bounds += other.lower_bounds;
         for (number, theirs) in other.per_second.into_iter().enumerate() {
             self.second(number).merge(&theirs);
         }
@@ -215,6 +227,9 @@ struct FlowDocument {
     mib_per_s: f64,
     #[serde(flatten)]
     latency: Latency,
+    /// Reports of format 1 do not have it, nor such latencies.
+    #[serde(default)]
+    lower_bounds: u64,
     per_second: Vec<Second>,
 }
 
@@ -222,15 +237,15 @@ impl From<Flow> for FlowDocument {
     fn from(mut flow: Flow) -> Self {
         flow.close_second();
         let (events_per_s, mib_per_s) = (flow.events_per_s(), flow.mib_per_s());
-        let Flow { events, bytes, seconds, latency, per_second, current: _ } = flow;
-        Self { events, bytes, seconds, events_per_s, mib_per_s, latency, per_second }
+        let Flow { events, bytes, seconds, latency, lower_bounds, per_second, current: _ } = flow;
+        Self { events, bytes, seconds, events_per_s, mib_per_s, latency, lower_bounds, per_second }
     }
 }
 
 impl From<FlowDocument> for Flow {
     fn from(document: FlowDocument) -> Self {
-        let FlowDocument { events, bytes, seconds, latency, per_second, .. } = document;
-        Self { events, bytes, seconds, latency, per_second, current: None }
+        let FlowDocument { events, bytes, seconds, latency, lower_bounds, per_second, .. } = document;
+        Self { events, bytes, seconds, latency, lower_bounds, per_second, current: None }
     }
 }
 
@@ -364,14 +379,26 @@ mod tests {
     }
 
     #[test]
+    fn events_that_wait_count_as_late_as_they_are_and_as_nothing_that_passed() {
+        let mut flow = Flow::new();
+        flow.note(WINDOW, 98, 98, 1_000_000_000, 1_001_000_000);
+        let mut other = Flow::new();
+        other.note_waiting(2, 1_500_000_000);
+        flow.merge(other);
+        assert_eq!((flow.events, flow.latency.samples(), flow.lower_bounds), (98, 100, 2));
+        assert!(flow.latency.quantile_ms(0.98) < 2.0 && flow.latency.quantile_ms(0.99) >= 1_500.0);
+    }
+
+    #[test]
     fn a_flow_comes_back_from_json_as_it_was() {
         let mut flow = Flow::new();
         flow.note(WINDOW, 7, 70, 2_000_000_000, 2_005_000_000);
+        flow.note_waiting(3, 7_000_000);
         flow.finish(WINDOW);
         let text = serde_json::to_string(&flow).unwrap();
         let back: Flow = serde_json::from_str(&text).unwrap();
         assert_eq!((back.events, back.bytes, back.seconds), (7, 70, 2.0));
-        assert_eq!(back.latency, flow.latency);
+        assert_eq!((&back.latency, back.lower_bounds), (&flow.latency, 3));
         assert_eq!(serde_json::to_string(&back).unwrap(), text);
     }
 

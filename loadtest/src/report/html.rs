@@ -28,6 +28,7 @@ pub fn page(report: &Report) -> String {
             (verdict(report))
         }
         (tiles(report))
+        @for reservation in report.reservations() { p class="warning" { (reservation) } }
         (targets(&report.targets))
         (figures_of_charts(&[Named { name: "", report }]))
         (groups(report))
@@ -330,6 +331,13 @@ mod tests {
             let has = |tag: &str| figure.descendants().any(|node| node.has_tag_name(tag));
             assert!(has("title") && has("desc") && has("table") && has("path"));
         }
+    }
+
+    #[test]
+    fn latencies_that_are_lower_bounds_are_told_before_the_figures() {
+        let page = page(&sample::report(2));
+        let (told, tiles) = (page.find("1 of 301 latencies are lower bounds"), page.find("<h2>All figures"));
+        assert!(told.is_some() && told < tiles);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Version of the JSON form.
-pub const FORMAT: u32 = 1;
+/// Version of the JSON form. In format 1 events that were never sent or answered had no latency.
+pub const FORMAT: u32 = 2;
 
 /// Everything a run has found out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Report {
     pub consumed: Option<Flow>,
     /// Events sent, in the window and around it.
     pub sent: u64,
-    /// Events that were due and never sent, because the answers before them came late. Their latency is not measured.
+    /// Events that were due and never sent, because the answers before them came late.
     pub unsent: u64,
     /// Events that the broker refused.
     pub refused: u64,
@@ -130,8 +130,8 @@ impl Report {
         }
         let Version { format } =
             serde_json::from_str(text).map_err(|error| format!("not a report: {error}"))?;
-        if format != FORMAT {
-            return Err(format!("a report of format {format}, and this program reads format {FORMAT}"));
+        if !(1..=FORMAT).contains(&format) {
+            return Err(format!("a report of format {format}, and this program reads formats 1 to {FORMAT}"));
         }
         serde_json::from_str(text).map_err(|error| format!("not a report: {error}"))
     }
@@ -163,6 +163,22 @@ impl Report {
         self.client.processes += other.client.processes;
         self.client.usage.cpu_s += other.client.usage.cpu_s;
         self.client.usage.peak_mib += other.client.usage.peak_mib;
+    }
+
+    /// The flows with their names.
+    pub fn flows(&self) -> impl Iterator<Item = (&'static str, &Flow)> {
+        let consumed = self.consumed.as_ref().map(|flow| ("end to end", flow));
+        [("acknowledged", &self.acknowledged)].into_iter().chain(consumed)
+    }
+
+    /// What is to be known before the latencies are believed.
+    pub fn reservations(&self) -> impl Iterator<Item = String> {
+        self.flows().filter(|(_, flow)| flow.lower_bounds > 0).map(|(name, flow)| {
+            let (bounds, samples) = (flow.lower_bounds, flow.latency.samples());
+            format!(
+                "{name}: {bounds} of {samples} latencies are lower bounds, of events still awaited in the end"
+            )
+        })
     }
 
     /// Whether the broker kept its promises to every group.
@@ -199,7 +215,7 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    /// A report of format 1. If this file has to change, so has [`FORMAT`], unless a field was only added.
+    /// A report of this format. If this file has to change, so has [`FORMAT`], unless a field was only added.
     const GOLDEN: &str = include_str!("golden.json");
 
     #[test]
@@ -216,9 +232,20 @@ mod tests {
     fn unknown_fields_are_ignored_and_unknown_formats_are_not() {
         let newer = GOLDEN.replacen('{', "{ \"new\": 1,", 1);
         assert!(Report::of_json(&newer).is_ok());
-        let error = Report::of_json(&GOLDEN.replacen("\"format\": 1", "\"format\": 2", 1)).unwrap_err();
-        assert!(error.contains("format 2"), "{error}");
+        let error = Report::of_json(&GOLDEN.replacen("\"format\": 2", "\"format\": 3", 1)).unwrap_err();
+        assert!(error.contains("format 3"), "{error}");
         assert!(Report::of_json("[]").unwrap_err().starts_with("not a report"));
+    }
+
+    #[test]
+    fn a_report_of_the_format_before_is_read() {
+        let old = GOLDEN
+            .replacen("\"format\": 2", "\"format\": 1", 1)
+            .replace("\"lower_bounds\": 1,", "")
+            .replace("\"lower_bounds\": 0,", "");
+        assert!(!old.contains("lower_bounds"));
+        let report = Report::of_json(&old).unwrap();
+        assert_eq!((report.format, report.acknowledged.lower_bounds), (1, 0));
     }
 
     #[test]

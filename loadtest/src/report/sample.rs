@@ -10,6 +10,8 @@ const WINDOW: Window = Window { start_ns: 0, end_ns: 3_000_000_000 };
 
 /// A run of three seconds with 100 events a second, each `latency_ms` late and every hundredth ten times as late.
 pub fn report(latency_ms: u64) -> Report {
+    let mut acknowledged = flow(latency_ms);
+    acknowledged.note_waiting(1, latency_ms * 1_000_000);
     Report {
         format: FORMAT,
         scenario: Scenario {
@@ -32,7 +34,7 @@ pub fn report(latency_ms: u64) -> Report {
         },
         started: "2026-11-28T12:00:00Z".to_owned(),
         seconds: WINDOW.seconds(),
-        acknowledged: flow(latency_ms),
+        acknowledged,
         requests: 300,
         consumed: Some(flow(latency_ms * 2)),
         sent: 400,

@@ -9,7 +9,8 @@ use std::fmt;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}, {} s", self.scenario.name, self.scenario.summary, self.seconds)?;
-        writeln!(f, "{}", self.flows())?;
+        writeln!(f, "{}", self.table())?;
+        self.reservations().try_for_each(|reservation| writeln!(f, "{reservation}"))?;
         self.write_usage(f)?;
         let Self { sent, unsent, refused, unanswered, .. } = self;
         writeln!(f, "sent {sent}, due but not sent {unsent}, refused {refused}, unanswered {unanswered}")?;
@@ -31,14 +32,13 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    fn flows(&self) -> Table {
+    fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
         table.set_header(["", "events/s", "MiB/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms"]);
-        table.add_row(row("acknowledged", &self.acknowledged));
-        if let Some(consumed) = &self.consumed {
-            table.add_row(row("end to end", consumed));
-        }
+        self.flows().for_each(|(name, flow)| {
+            table.add_row(row(name, flow));
+        });
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -80,4 +80,16 @@ fn facts(server: &Server, cores_busy: Option<f64>) -> [Option<String>; 7] {
             .stalls
             .map(|stalls| format!("{} stalls, longest {:.1} ms", stalls.over_1_ms, stalls.longest_ms)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+
+    #[test]
+    fn latencies_that_are_lower_bounds_are_told_below_their_table() {
+        let text = sample::report(2).to_string();
+        assert!(text.contains("acknowledged: 1 of 301 latencies are lower bounds"), "{text}");
+        assert!(!text.contains("end to end: "), "{text}");
+    }
 }

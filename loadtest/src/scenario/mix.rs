@@ -61,6 +61,21 @@ impl Mix {
         self.ends.partition_point(|end| *end < point).min(self.types.len() - 1)
     }
 
+    /// The part of the traffic that these types are.
+    fn share_of(&self, types: &TypeSet) -> f64 {
+        let share = |only: &dyn Fn(usize) -> bool| -> f64 {
+            let all = self.types.iter().enumerate();
+            all.filter(|(index, _)| only(*index)).map(|(_, kind)| kind.share).sum()
+        };
+        share(&|index| types.contains(index)) / share(&|_| true)
+    }
+
+    /// How many of the groups read an event, on the average over all types.
+    pub fn readers(&self, groups: &[Group]) -> f64 {
+        let read = groups.iter().filter(|kind| kind.consumers > 0);
+        read.map(|kind| kind.count as f64 * self.share_of(&self.set_of(kind))).sum()
+    }
+
     /// The types that `group` reads.
     pub fn set_of(&self, group: &Group) -> TypeSet {
         let Some(types) = &group.types else { return TypeSet::All };
@@ -131,6 +146,20 @@ mod tests {
             .map(|sequence| sequence % 16)
             .collect();
         assert_eq!(keys.len(), 16);
+    }
+
+    #[test]
+    fn the_readers_of_an_event_are_groups_by_their_share_of_the_traffic() {
+        let mix = mix(&[6.0, 2.0, 0.0]);
+        let reading = |name: &str, count, consumers| Group {
+            types: Some(vec![toml::Spanned::new(0..0, name.to_owned())]),
+            count,
+            consumers,
+            ..Group::named("g")
+        };
+        let groups = [reading("A.B.C.T1", 2, 1), reading("A.B.C.T2", 9, 1), reading("A.B.C.T0", 1, 0)];
+        assert_eq!(mix.readers(&groups), 0.5);
+        assert_eq!(mix.readers(&[Group::named("all"), reading("A.B.C.T0", 1, 1)]), 1.75);
     }
 
     #[test]

@@ -7,15 +7,15 @@ use serde_json::value::RawValue;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-/// What the broker does wrong with every hundredth event.
+/// What the broker does wrong, mostly with every hundredth event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Nothing,
@@ -29,7 +29,14 @@ pub enum Fault {
     Refuse,
     /// Its request is answered 503, but stored.
     RefuseAndStore,
+    /// Its request is forgotten, and the connection ends.
+    HangUp,
+    /// Nothing at all is answered in the first second.
+    Stall,
 }
+
+/// How long a broker with [`Fault::Stall`] does not answer.
+const STALL: Duration = Duration::from_secs(1);
 
 type Peer = StreamOwned<ServerConnection, TcpStream>;
 
@@ -44,6 +51,15 @@ struct Log {
     fault: Fault,
     events: Mutex<Events>,
     more: Condvar,
+    /// When the first request came.
+    first: OnceLock<Instant>,
+}
+
+/// What becomes of a request.
+enum Answer {
+    Accepted,
+    Refused,
+    None,
 }
 
 #[derive(Default)]
@@ -61,7 +77,8 @@ impl Fake {
         let config = Arc::new(server_config(&dir.path().join("pki")));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-        let log = Arc::new(Log { fault, events: Mutex::default(), more: Condvar::new() });
+        let log =
+            Arc::new(Log { fault, events: Mutex::default(), more: Condvar::new(), first: OnceLock::new() });
         let served = log.clone();
         thread::spawn(move || {
             for socket in listener.incoming() {
@@ -95,29 +112,40 @@ impl Log {
             }
             let mut body = vec![0; header(&head, "content-length").unwrap().parse().unwrap()];
             peer.read_exact(&mut body).unwrap();
-            let status =
-                if self.take(std::str::from_utf8(&body).unwrap()) { "202 Accepted" } else { "503 Busy" };
+            let first = self.first.get_or_init(Instant::now);
+            let status = match self.take(std::str::from_utf8(&body).unwrap()) {
+                Answer::Accepted => "202 Accepted",
+                Answer::Refused => "503 Busy",
+                Answer::None => return,
+            };
+            if self.fault == Fault::Stall {
+                thread::sleep(STALL.saturating_sub(first.elapsed()));
+            }
             peer.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
         }
     }
 
-    /// Stores the events of a request; whether it is accepted.
-    fn take(&self, body: &str) -> bool {
+    /// Stores the events of a request.
+    fn take(&self, body: &str) -> Answer {
         let batch = if body.starts_with('[') { body.to_owned() } else { format!("[{body}]") };
         let batch: Vec<Box<RawValue>> = serde_json::from_str(&batch).unwrap();
         let mut events = self.events.lock().unwrap();
         let is_struck = (events.taken + 1..=events.taken + batch.len()).any(|number| number % 100 == 0);
-        let is_refused = is_struck && matches!(self.fault, Fault::Refuse | Fault::RefuseAndStore);
-        if is_refused && self.fault == Fault::Refuse {
+        let answer = match self.fault {
+            Fault::Refuse | Fault::RefuseAndStore if is_struck => Answer::Refused,
+            Fault::HangUp if is_struck => Answer::None,
+            _ => Answer::Accepted,
+        };
+        if is_struck && matches!(self.fault, Fault::Refuse | Fault::HangUp) {
             events.taken += batch.len();
-            return false;
+            return answer;
         }
         for event in batch {
             events.taken += 1;
             self.store(&mut events, event.get().strip_suffix('}').unwrap().to_owned());
         }
         self.more.notify_all();
-        !is_refused
+        answer
     }
 
     fn store(&self, events: &mut Events, event: String) {

@@ -3,6 +3,7 @@
 mod compare;
 mod fake;
 mod fleet;
+mod lateness;
 
 use fake::{Fake, Fault};
 use serde_json::Value;
