@@ -7,7 +7,7 @@ use crate::run::Access;
 use crate::scenario::Scenario;
 use crate::server::Watch;
 use nistru::cli::target::Target;
-use nistru::client::Endpoint;
+use nistru::client::{Connection, Endpoint};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -82,7 +82,7 @@ impl Broker {
     pub fn facts(&self) -> report::Broker {
         report::Broker {
             url: format!("https://{}", self.access.endpoint.authority()),
-            version: String::new(),
+            version: version(&self.access.endpoint),
             started: self.started.is_some(),
             cores: self.cores,
         }
@@ -97,6 +97,13 @@ impl Broker {
     pub fn watch(&self) -> Result<Option<Watch>, String> {
         self.pid.map(|pid| Watch::of(pid, self.data().map(Path::to_owned))).transpose()
     }
+}
+
+/// The version that the documentation of its interface names, which everybody may read. Not every broker serves it.
+fn version(endpoint: &Endpoint) -> Option<String> {
+    let answer = Connection::open(endpoint).ok()?.get("/openapi.json", &[]).ok()?;
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+    document["info"]["version"].as_str().filter(|_| answer.is_success()).map(str::to_owned)
 }
 
 fn spawn(program: &Path, cores: Option<usize>, dir: &TempDir) -> Result<(Child, ChildStdout), String> {

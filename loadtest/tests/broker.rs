@@ -46,6 +46,8 @@ fn every_event_arrives_once_at_each_group_that_reads_its_type_while_connections_
     let sent = report["sent"].as_u64().unwrap();
     assert_eq!((received("all"), received("all-1"), received("idle")), (sent, sent, 0));
     assert!(received("few") < sent / 10, "{report:#}");
+    // All packages have the same version.
+    assert_eq!(report["broker"]["version"], env!("CARGO_PKG_VERSION"));
     let server = &report["server"];
     for fact in ["pss_idle_mib", "pss_peak_mib", "cpu_us_per_event", "flushes_per_s"] {
         assert!(server[fact].as_f64().is_some_and(|value| value > 0.0), "{fact}: {server}");

@@ -232,7 +232,7 @@ fn machine(report: &Report) -> Markup {
         ("memory", format!("{memory_mib} MiB")),
         ("kernel", kernel.clone()),
         ("file system of the data", filesystem.clone().unwrap_or_default()),
-        ("broker", format!("{} {place}", broker.version).trim().to_owned()),
+        ("broker", format!("{} {place}", broker.version.as_deref().unwrap_or_default()).trim().to_owned()),
         ("cores of the broker", broker.cores.map_or(String::new(), |cores| cores.to_string())),
         ("processes of the load generator", report.client.processes.to_string()),
     ];

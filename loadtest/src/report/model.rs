@@ -70,8 +70,9 @@ pub struct Scenario {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broker {
     pub url: String,
-    /// As the broker says; empty when it does not.
-    pub version: String,
+    /// As the broker says, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Whether it was started for the test, and so on the same machine.
     pub started: bool,
     /// Cores it was given; none means all.

@@ -21,7 +21,7 @@ pub fn report(latency_ms: u64) -> Report {
         },
         broker: Broker {
             url: "https://localhost:8443".to_owned(),
-            version: "0.1.0".to_owned(),
+            version: Some("0.1.0".to_owned()),
             started: true,
             cores: Some(2),
         },

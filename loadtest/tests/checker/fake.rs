@@ -110,7 +110,11 @@ impl Log {
                 peer.write_all(format!("{answer}{accept}\r\n\r\n").as_bytes()).unwrap();
                 return self.deliver(WebSocket::from_raw_socket(peer, Role::Server, None));
             }
-            let mut body = vec![0; header(&head, "content-length").unwrap().parse().unwrap()];
+            let Some(length) = header(&head, "content-length") else {
+                peer.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
+                continue;
+            };
+            let mut body = vec![0; length.parse().unwrap()];
             peer.read_exact(&mut body).unwrap();
             let first = self.first.get_or_init(Instant::now);
             let status = match self.take(std::str::from_utf8(&body).unwrap()) {

@@ -58,6 +58,8 @@ fn a_broker_that_keeps_its_promises_passes() {
         assert_eq!((&group["received"], &group["lost"]), (&result["sent"], &0.into()));
     }
     assert!(result["acknowledged"]["events_per_s"].as_f64().unwrap() > 0.0);
+    // It tells no version.
+    assert_eq!(result["broker"].get("version"), None);
     assert!(result["consumed"]["p99_ms"].as_f64().unwrap() > 0.0);
 }
 
