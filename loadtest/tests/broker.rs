@@ -52,5 +52,6 @@ fn every_event_arrives_once_at_each_group_that_reads_its_type_while_connections_
     for fact in ["pss_idle_mib", "pss_peak_mib", "cpu_us_per_event", "flushes_per_s"] {
         assert!(server[fact].as_f64().is_some_and(|value| value > 0.0), "{fact}: {server}");
     }
+    assert!(server["stalls"]["over_1_ms"].is_u64(), "{server}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the broker's directory is still there");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const FLUSHES: &str = "nistru_journal_rounds_total";
 const STALLS: &str = "nistru_executor_stall_seconds_bucket";
 /// Stalls of the broker's own making; others had the processor in the rest.
-const OWN: &str = "cause=\"work\"";
+const OWN: [&str; 2] = ["cause=\"ran\"", "cause=\"waited\""];
 const STALL_S: f64 = 0.001;
 
 /// Sums over all cores.
@@ -23,7 +23,7 @@ impl Metrics {
         for (name, labels, value) in text.lines().filter_map(sample) {
             match name {
                 FLUSHES => *metrics.flushes.get_or_insert(0.0) += value,
-                STALLS if labels.contains(OWN) => {
+                STALLS if OWN.iter().any(|cause| labels.contains(cause)) => {
                     let bound_ns = bound_s(labels).map_or(u64::MAX, |bound_s| (bound_s * 1e9).round() as u64);
                     *metrics.stalls.entry(bound_ns).or_default() += value;
                 }
@@ -74,15 +74,19 @@ fn bound_s(labels: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// Both causes of the broker's own making have the same `buckets`.
     fn text(rounds: u64, buckets: [u64; 3]) -> String {
         let [short, middle, all] = buckets;
+        let stalls = |cause: &str| {
+            [("0.001", short), ("0.002", middle), ("+Inf", all)].map(|(bound, count)| {
+                format!("{STALLS}{{le=\"{bound}\",core=\"0\",cause=\"{cause}\"}} {count}\n")
+            })
+        };
+        let stalls = [stalls("ran"), stalls("waited")].concat().concat();
         format!(
             "# TYPE nistru_journal_rounds counter\nnistru_journal_rounds_total{{core=\"0\"}} {rounds}\n\
-             nistru_journal_rounds_total{{core=\"1\"}} 5\n\
-             nistru_executor_stall_seconds_bucket{{le=\"0.001\",core=\"0\",cause=\"work\"}} {short}\n\
-             nistru_executor_stall_seconds_bucket{{le=\"0.002\",core=\"0\",cause=\"work\"}} {middle}\n\
-             nistru_executor_stall_seconds_bucket{{le=\"+Inf\",core=\"0\",cause=\"work\"}} {all}\n\
-             nistru_executor_stall_seconds_bucket{{le=\"+Inf\",core=\"0\",cause=\"descheduled\"}} 99\n# EOF\n"
+             nistru_journal_rounds_total{{core=\"1\"}} 5\n{stalls}\
+             {STALLS}{{le=\"+Inf\",core=\"0\",cause=\"descheduled\"}} 99\n# EOF\n"
         )
     }
 
@@ -91,7 +95,7 @@ mod tests {
         let before = Metrics::of(&text(10, [100, 101, 101]));
         let after = Metrics::of(&text(110, [150, 153, 153]));
         assert_eq!(after.flushes_since(&before), Some(100.0));
-        assert_eq!(after.stalls_since(&before), Some(Stalls { over_1_ms: 2, longest_ms: 2.0 }));
+        assert_eq!(after.stalls_since(&before), Some(Stalls { over_1_ms: 4, longest_ms: 2.0 }));
         assert_eq!(before.stalls_since(&before), Some(Stalls::default()));
     }
 
