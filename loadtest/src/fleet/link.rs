@@ -140,18 +140,26 @@ impl<S: Read + Write> Link<S> {
 
     pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<M> {
         let mut length = [0; 4];
-        self.0.read_exact(&mut length)?;
+        self.0.read_exact(&mut length).map_err(end)?;
         let length = u32::from_be_bytes(length);
         if length > MESSAGE_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
         }
         // It grows with what comes, not with what was announced.
         let mut body = Vec::new();
-        (&mut self.0).take(u64::from(length)).read_to_end(&mut body)?;
+        (&mut self.0).take(u64::from(length)).read_to_end(&mut body).map_err(end)?;
         if body.len() < length as usize {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(end(io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(serde_json::from_slice(&body)?)
+    }
+}
+
+/// What a process that dies leaves behind, in place of what TLS has to say about it.
+fn end(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::UnexpectedEof => io::Error::new(kind, "the other side ended the connection"),
+        _ => error,
     }
 }
 
