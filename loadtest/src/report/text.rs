@@ -12,7 +12,8 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.table())?;
         self.reservations().try_for_each(|reservation| writeln!(f, "{reservation}"))?;
         self.write_usage(f)?;
-        let Self { sent, unsent, refused, unanswered, .. } = self;
+        let Self { sent, unsent, unanswered, .. } = self;
+        let refused = self.refusals();
         writeln!(f, "sent {sent}, due but not sent {unsent}, refused {refused}, unanswered {unanswered}")?;
         for group in &self.groups {
             let Verdict { received, repeated, unexcused, lost, out_of_order, unexpected } = group.verdict;
@@ -43,6 +44,16 @@ impl Report {
             column.set_cell_alignment(CellAlignment::Right);
         }
         table
+    }
+
+    /// How many events were refused, and for what reasons.
+    fn refusals(&self) -> String {
+        let status = |(status, events)| format!("{events} with {status}");
+        let reasons: Vec<String> = self.refused_by_status.iter().map(status).collect();
+        match reasons.is_empty() {
+            true => self.refused.to_string(),
+            false => format!("{} ({})", self.refused, reasons.join(", ")),
+        }
     }
 
     fn write_usage(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,6 +96,14 @@ fn facts(server: &Server, cores_busy: Option<f64>) -> [Option<String>; 7] {
 #[cfg(test)]
 mod tests {
     use super::super::sample;
+
+    #[test]
+    fn refusals_are_told_with_their_status() {
+        let mut report = sample::report(2);
+        assert!(report.to_string().contains("refused 2 (1 with 429, 1 with 503), unanswered 0"));
+        (report.refused, report.refused_by_status) = (0, [].into());
+        assert!(report.to_string().contains("refused 0, unanswered 0"));
+    }
 
     #[test]
     fn latencies_that_are_lower_bounds_are_told_below_their_table() {
