@@ -271,17 +271,18 @@ impl<'scope, 'env> Course<'scope, 'env> {
         Ok(())
     }
 
-    /// Tells the coordinator how far this process is, if there is one; stops the load if it is gone.
+    /// Tells the coordinator how far this process is, if there is one; stops the load if it says so or is gone.
     fn tell(&self, is_sent: bool) {
         let Some(board) = self.board else { return };
         board.show(fleet::Progress {
             is_ready: true,
             is_sent,
+            is_stopping: self.run.is_stopping(),
             acknowledged: self.run.acknowledged_of(&TypeSet::All),
             owed: self.groups.iter().map(|group| self.run.acknowledged_of(&group.types)).collect(),
             received: self.groups.iter().map(|group| group.ledger.received()).collect(),
         });
-        if board.is_abandoned() {
+        if board.is_stopped() {
             self.run.stop();
         }
     }

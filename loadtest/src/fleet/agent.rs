@@ -141,6 +141,10 @@ fn answer(link: &mut Incoming, board: &Board, has_ended: impl Fn() -> bool) -> i
                 board.start(first_ns);
                 link.send(&Answer::Taken)?;
             }
+            Order::Stop => {
+                board.stop();
+                link.send(&Answer::Taken)?;
+            }
             Order::Finish => {
                 board.finish();
                 return Ok(());

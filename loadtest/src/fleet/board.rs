@@ -11,6 +11,8 @@ pub struct Progress {
     pub is_ready: bool,
     /// All is sent and answered.
     pub is_sent: bool,
+    /// The load ends before its time.
+    pub is_stopping: bool,
     /// Acknowledged events.
     pub acknowledged: u64,
     /// For each group: acknowledged events that it is to receive, and different ones that it has received.
@@ -29,6 +31,7 @@ pub struct Board {
 struct State {
     progress: Progress,
     first_ns: Option<u64>,
+    is_stopped: bool,
     is_finished: bool,
     is_abandoned: bool,
 }
@@ -51,6 +54,17 @@ impl Board {
     pub fn start(&self, first_ns: u64) {
         self.state().first_ns = Some(first_ns);
         self.changed.notify_all();
+    }
+
+    /// Ends the load: that of another part has.
+    pub fn stop(&self) {
+        self.state().is_stopped = true;
+    }
+
+    /// Whether the load is to end.
+    pub fn is_stopped(&self) -> bool {
+        let state = self.state();
+        state.is_stopped || state.is_abandoned
     }
 
     /// Lets the consumers end.
@@ -88,10 +102,11 @@ impl Board {
 }
 
 impl Progress {
-    /// Adds that of another part. The sum is ready, or sent, when all parts are.
+    /// Adds that of another part. The sum is ready, or sent, when all parts are, and stopping when any is.
     pub fn add(&mut self, other: &Self) {
         self.is_ready &= other.is_ready;
         self.is_sent &= other.is_sent;
+        self.is_stopping |= other.is_stopping;
         self.acknowledged += other.acknowledged;
         add(&mut self.owed, &other.owed);
         add(&mut self.received, &other.received);

@@ -127,12 +127,16 @@ impl Fleet {
         Ok(sum)
     }
 
-    /// Waits until all is sent, and every group has received what it is owed or nothing comes any more.
+    /// Waits until all is sent, and every group has received what it is owed or nothing comes any more. When the load of one
+    /// agent ends before its time, that of all does.
     fn drain(&mut self, patience: Duration, mut show: impl FnMut(&Progress)) -> Result<(), String> {
         let mut before = Progress::default();
         let mut since = Instant::now();
         loop {
             let now = self.look(&mut show)?;
+            if now.is_stopping && !before.is_stopping {
+                self.order_all(&Order::Stop)?;
+            }
             let is_owed = now.owed.iter().zip(&now.received).any(|(owed, received)| received < owed);
             if now.is_sent && !is_owed {
                 return Ok(());

@@ -18,6 +18,8 @@ pub enum Order {
     Look,
     /// Begin when the clock of the run shows `first_ns`.
     Start { first_ns: u64 },
+    /// End the load before its time.
+    Stop,
     /// Let the consumers end, and hand over what you know.
     Finish,
 }

@@ -106,6 +106,22 @@ fn an_agent_that_dies_voids_the_run() {
 }
 
 #[test]
+fn a_consumer_that_is_lost_ends_the_load_of_all_processes() {
+    let fake = Fake::start(Fault::EndSession);
+    // The consumer is in one process; the producers are in both.
+    let output = Command::new(env!("CARGO_BIN_EXE_nistru-loadtest"))
+        .args(["--url", &fake.url, "--dir", fake.dir.path().to_str().unwrap()])
+        .args(["--consumers", "1", "--processes", "2", "--producers", "4", "--rate", "1000"])
+        .args(["--warm-up", "0", "--duration", "60", "--drain", "0.2", "--json", "-"])
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let due = report["sent"].as_u64().unwrap() + report["unsent"].as_u64().unwrap();
+    // Half of the load alone would have had 30,000.
+    assert!(due < 30_000, "{report}");
+}
+
+#[test]
 fn an_agent_obeys_nobody_without_its_key() {
     let fake = Fake::start(Fault::Nothing);
     let agent = Agent::start(&fake, "server");
