@@ -73,8 +73,10 @@ fn row(name: &str, flow: &Flow) -> Vec<String> {
         .map(|quantile| latency.quantile_ms(quantile))
         .into_iter()
         .chain([latency.max_ms()]);
+    // Of nothing there is no latency, and 0 would look like a very good one.
+    let show = |ms: f64| if latency.samples() > 0 { format!("{ms:.2}") } else { "–".to_owned() };
     let rates = [format!("{:.0}", flow.events_per_s()), format!("{:.1}", flow.mib_per_s())];
-    [name.to_owned()].into_iter().chain(rates).chain(latencies.map(|ms| format!("{ms:.2}"))).collect()
+    [name.to_owned()].into_iter().chain(rates).chain(latencies.map(show)).collect()
 }
 
 fn facts(server: &Server, cores_busy: Option<f64>) -> [Option<String>; 7] {
@@ -103,6 +105,13 @@ mod tests {
         assert!(report.to_string().contains("refused 2 (1 with 429, 1 with 503), unanswered 0"));
         (report.refused, report.refused_by_status) = (0, [].into());
         assert!(report.to_string().contains("refused 0, unanswered 0"));
+    }
+
+    #[test]
+    fn of_nothing_there_is_no_latency() {
+        let report = super::Report { acknowledged: super::Flow::new(), consumed: None, ..sample::report(2) };
+        let text = report.to_string();
+        assert!(text.contains('–') && !text.contains("0.00"), "{text}");
     }
 
     #[test]
