@@ -301,7 +301,7 @@ impl Storage {
             test_retention: Duration::from_secs(86_400),
             min_free_bytes: 1024 * MIB,
             checkpoint_interval: Duration::from_secs(60),
-            checkpoint_bytes: 128 * MIB,
+            checkpoint_bytes: 64 * MIB,
         }
     }
 }

@@ -11,13 +11,14 @@ use crate::partition::End;
 use crate::rt;
 use crate::rt::notify::Notify;
 use crate::state::checkpoint::{CheckpointError, CheckpointJob};
+use futures_lite::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether a checkpoint is due, and whether the last frame needs one that covers it.
+/// How often it is looked whether a checkpoint is due because of its age, and whether the last frame needs one that covers it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The checkpoint under way and what has happened since the last one.
@@ -33,6 +34,8 @@ pub(super) struct Checkpoints {
     ends: RefCell<BTreeMap<Partition, End>>,
     under_way: Cell<Option<FrameIndex>>,
     progress: Notify,
+    /// So many bytes were written that the next one is due.
+    due: Notify,
 }
 
 impl Checkpoints {
@@ -46,12 +49,16 @@ impl Checkpoints {
             ends: RefCell::default(),
             under_way: Cell::default(),
             progress: Notify::default(),
+            due: Notify::default(),
         }
     }
 
-    /// A frame was written.
-    pub(super) fn written(&self, bytes: usize) {
+    /// A frame was written. After `bytes_max` since the last checkpoint the next one is due.
+    pub(super) fn written(&self, bytes: usize, bytes_max: u64) {
         self.bytes.set(self.bytes.get() + bytes as u64);
+        if self.bytes.get() >= bytes_max {
+            self.due.notify();
+        }
     }
 
     /// An owner made everything up to the mark durable.
@@ -66,7 +73,7 @@ impl Checkpoints {
 /// Makes checkpoints as long as the process lives.
 pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
     loop {
-        rt::sleep(LOOK_EVERY).await;
+        head.checkpoints.due.notified().or(rt::sleep(LOOK_EVERY)).await;
         if core.is_stopping() {
             return;
         }
