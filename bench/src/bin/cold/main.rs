@@ -1,6 +1,6 @@
 //! How fast a consumer catches up from cold storage, and what others feel of it.
 //!
-//! `cargo build --release && cargo run --release -p nistru-bench --bin cold [ROUNDS]`. The broker is the release build beside this
+//! `cargo build --release && cargo run --release -p nistru-bench --bin cold [ROUNDS [CORES]]`. The broker is the release build beside this
 //! program. Everything is dropped from the page cache before (as root; otherwise as far as `posix_fadvise` drops it), then a new group
 //! reads all there is, while a pair of clients sends and receives an event every few milliseconds. Beside it stands what reading
 //! the same files from end to end takes. `TMPDIR` says on which disk.
@@ -25,7 +25,8 @@ const MIB: f64 = (1 << 20) as f64;
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(3, |text| text.parse().expect("ROUNDS is a number"));
-    let broker = Broker::start();
+    let cores = std::env::args().nth(2).map(|text| text.parse().expect("CORES is a number"));
+    let broker = Broker::start_with(cores, |_| {});
     let endpoint = broker.endpoint();
     let mut pair = Pair::open(&endpoint);
     let bodies = [load::demo_batch()];
