@@ -214,7 +214,7 @@ impl Http1 {
         self.permit = Some(self.core.budget.take(client, expected).await);
         if expects_continue && self.input.is_empty() {
             self.connection.queue(CONTINUE)?;
-            self.connection.flush().await?;
+            self.flush().await?;
         }
         Ok(None)
     }
