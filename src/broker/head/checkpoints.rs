@@ -34,7 +34,7 @@ pub(super) struct Checkpoints {
     ends: RefCell<BTreeMap<Partition, End>>,
     under_way: Cell<Option<FrameIndex>>,
     progress: Notify,
-    /// So many bytes were written that the next one is due.
+    /// Frames that were written made the next one due.
     due: Notify,
 }
 
@@ -50,14 +50,6 @@ impl Checkpoints {
             under_way: Cell::default(),
             progress: Notify::default(),
             due: Notify::default(),
-        }
-    }
-
-    /// A frame was written. After `bytes_max` since the last checkpoint the next one is due.
-    pub(super) fn written(&self, bytes: usize, bytes_max: u64) {
-        self.bytes.set(self.bytes.get() + bytes as u64);
-        if self.bytes.get() >= bytes_max {
-            self.due.notify();
         }
     }
 
@@ -87,6 +79,15 @@ pub(super) async fn run(head: Rc<Head>, core: Rc<Core>) {
 }
 
 impl Head {
+    /// A frame was written.
+    pub(super) fn count_written(&self, core: &Core, bytes: usize) {
+        let checkpoints = &self.checkpoints;
+        checkpoints.bytes.set(checkpoints.bytes.get() + bytes as u64);
+        if self.checkpoint_is_due(core) {
+            checkpoints.due.notify();
+        }
+    }
+
     fn checkpoint_is_due(&self, core: &Core) -> bool {
         let settings = &core.config.storage;
         let (bytes, age) = (self.checkpoints.bytes.get(), self.checkpoints.at.get().elapsed());

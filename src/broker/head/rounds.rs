@@ -182,7 +182,7 @@ impl Head {
         for (own, overtaken) in own.into_iter().zip(overtaken) {
             self.follow_up(core, own, overtaken);
         }
-        self.checkpoints.written(written.round.bytes, core.config.storage.checkpoint_bytes);
+        self.count_written(core, written.round.bytes);
         self.committed.notify();
     }
 
