@@ -206,6 +206,7 @@ mod tests {
     fn a_poll_that_blocks_counts_with_the_time_for_which_it_did() {
         on_a_thread_of_its_own(|| {
             executor::run_here(async {
+                // The sleep waits for nothing: it is the stall.
                 std::thread::sleep(Duration::from_millis(6));
                 rt::breathe().await;
                 let stalls = stalls();
@@ -233,6 +234,7 @@ mod tests {
     fn a_task_that_is_started_within_a_poll_belongs_to_it() {
         on_a_thread_of_its_own(|| {
             executor::run_here(async {
+                // The sleeps are the stall.
                 rt::spawn(async { std::thread::sleep(Duration::from_millis(6)) });
                 std::thread::sleep(Duration::from_millis(6));
                 rt::breathe().await;
