@@ -1,8 +1,9 @@
 //! Helper threads for everything that may block: file creation, flushing, compiling schemas, reading registries.
 
+use super::cpus;
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// How much more willingly than the cores a helper gives way (nice values of setpriority(2)). A core that has to wait for a
 /// helper's slice of the processor makes everybody on it wait; a helper still gets a quarter of a busy one.
@@ -10,46 +11,77 @@ const NICENESS: libc::c_int = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs that may wait for a thread. Each caller awaits its own job, so the number of waiting jobs is bounded by design;
-/// this is the point at which a mistake in that design would block instead of growing.
+/// Jobs that may wait for a thread. A core that has one more waits itself.
 const QUEUED_JOBS_MAX: usize = 4096;
 
-/// A handle to a small pool of threads. The pool lives as long as the process.
+/// A handle to a small pool of threads. The threads live as long as the process.
 #[derive(Clone)]
 pub struct Pool {
-    jobs: SyncSender<Job>,
+    queue: Arc<Queue>,
+}
+
+/// Jobs that wait for a thread. Not a channel of the standard library: its one receiver would have to be shared under a lock, and the
+/// thread that gets a job would first have to wake the next one to wait for the channel.
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    added: Condvar,
+    taken: Condvar,
 }
 
 impl Pool {
-    /// Starts `threads` threads named after `name`.
-    pub fn start(name: &str, threads: usize) -> io::Result<Self> {
-        let (jobs, queue) = sync_channel::<Job>(QUEUED_JOBS_MAX);
-        let queue = Arc::new(Mutex::new(queue));
+    /// Starts `threads` threads named after `name`, on `cpus` if any are given.
+    pub fn start(name: &str, threads: usize, cpus: &[usize]) -> io::Result<Self> {
+        let queue = Arc::<Queue>::default();
         for number in 0..threads {
-            let queue = queue.clone();
-            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work(&queue))?;
+            let (queue, cpus) = (queue.clone(), cpus.to_vec());
+            std::thread::Builder::new()
+                .name(format!("{name}-{number}"))
+                .spawn(move || work(&queue, &cpus))?;
         }
-        Ok(Self { jobs })
+        Ok(Self { queue })
     }
 
     /// Runs `job` on one of the threads and waits for its result without blocking the core.
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = futures_channel::oneshot::channel();
-        let job = Box::new(move || drop(done.send(job())));
-        self.jobs.send(job).expect("the pool's threads never end");
+        self.queue.add(Box::new(move || drop(done.send(job()))));
         result.await.expect("a job always sends its result: panics abort the process")
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>) {
+impl Queue {
+    fn add(&self, job: Job) {
+        let full = |jobs: &mut VecDeque<Job>| jobs.len() >= QUEUED_JOBS_MAX;
+        let mut jobs = self.taken.wait_while(self.lock(), full).expect(UNPOISONED);
+        jobs.push_back(job);
+        drop(jobs);
+        self.added.notify_one();
+    }
+
+    fn take(&self) -> Job {
+        let empty = |jobs: &mut VecDeque<Job>| jobs.is_empty();
+        let mut jobs = self.added.wait_while(self.lock(), empty).expect(UNPOISONED);
+        let job = jobs.pop_front().expect("the queue is not empty");
+        if jobs.len() + 1 == QUEUED_JOBS_MAX {
+            self.taken.notify_all();
+        }
+        job
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.jobs.lock().expect(UNPOISONED)
+    }
+}
+
+const UNPOISONED: &str = "nobody panics while holding the lock";
+
+fn work(queue: &Queue, cpus: &[usize]) -> ! {
     // SAFETY: the call has no preconditions. 0 is the calling thread; a refusal changes nothing else.
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    cpus::stay_on(cpus);
     loop {
-        let next = queue.lock().expect("no job panics while it holds the lock").recv();
-        match next {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
+        queue.take()();
     }
 }
 
@@ -60,7 +92,7 @@ mod tests {
 
     #[test]
     fn results_come_back_to_the_core_that_asked() {
-        let pool = Pool::start("test", 2).unwrap();
+        let pool = Pool::start("test", 2, &[]).unwrap();
         let sum = executor::run_here(async move {
             let mut sum = 0;
             for n in 0..100u64 {

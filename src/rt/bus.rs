@@ -188,7 +188,7 @@ fn gone(error: &dyn std::fmt::Display) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::executor;
+    use crate::rt::{cpus, executor};
     use std::sync::mpsc;
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         let (report, reports) = mpsc::channel();
         for (core, ends) in mesh::<(usize, usize)>(2).into_iter().enumerate() {
             let report = report.clone();
-            executor::start(core, core % executor::allowed_cpus().unwrap().len(), move || async move {
+            executor::start(core, core % cpus::allowed().unwrap().len(), move || async move {
                 let (bus, inbox) = ends.connect().await;
                 let seen = RefCell::new([0usize; 2]);
                 bus.serve(inbox, move |(from, number)| {

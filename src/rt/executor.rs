@@ -14,18 +14,6 @@ const RING_DEPTH: usize = 1024;
 /// Locked memory that one executor needs to start.
 pub const LOCKED_BYTES_PER_EXECUTOR: u64 = 512 << 10;
 
-/// CPUs this process may run on, in ascending order.
-pub fn allowed_cpus() -> io::Result<Vec<usize>> {
-    // SAFETY: an all-zero cpu_set_t is an empty set, and the call fills it in.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is writable for the given size during the call.
-    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: every index is below the capacity of the set.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
-}
-
 /// Starts an executor on its own thread, pinned to `cpu`, that runs the future `make` returns.
 pub fn start<F: Future<Output = ()> + 'static>(
     core: usize,

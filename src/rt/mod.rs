@@ -14,6 +14,7 @@
 pub mod blocking;
 pub mod buffers;
 pub mod bus;
+pub mod cpus;
 pub mod deadline;
 pub mod executor;
 pub mod file;

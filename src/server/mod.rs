@@ -24,7 +24,7 @@ use crate::rt::blocking::Pool;
 use crate::rt::bus::{self, Ends};
 use crate::rt::pulse::{self, Heart};
 use crate::rt::socket::{Reservation, reserve};
-use crate::rt::{self, deadline, executor};
+use crate::rt::{self, cpus, deadline, executor};
 use crate::state::lock::DirectoryLock;
 use front::Front;
 use futures_channel::mpsc::{UnboundedReceiver, unbounded};
@@ -96,8 +96,7 @@ pub fn start(config: Config) -> Result<Running, Vec<String>> {
     end_with_any_panic();
     let manager =
         Manager::from_environment().map_err(|e| vec![format!("NOTIFY_SOCKET cannot be used: {e}")])?;
-    let cpus = executor::allowed_cpus()
-        .map_err(|e| vec![format!("the CPUs of this process cannot be read: {e}")])?;
+    let cpus = cpus::allowed().map_err(|e| vec![format!("the CPUs of this process cannot be read: {e}")])?;
     let cores = config.server.cores.unwrap_or(cpus.len());
     platform::check(cores).map_err(|problem| vec![problem])?;
     platform::raise_open_files();
@@ -158,8 +157,10 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
             .start(config.tls.watch_interval, order)
             .map_err(|e| format!("the thread that watches certificates does not start: {e}"))?;
     }
-    let pool =
-        Pool::start("helper", HELPER_THREADS).map_err(|e| format!("the helper threads do not start: {e}"))?;
+    // On a processor of their own where there is one: an executor that a helper takes the processor from makes all its clients wait.
+    let spare = cpus.get(cores..).unwrap_or_default();
+    let pool = Pool::start("helper", HELPER_THREADS, spare)
+        .map_err(|e| format!("the helper threads do not start: {e}"))?;
     let clients =
         clients(&config).map_err(|e| format!("the threads that ask for clients do not start: {e}"))?;
     let recorder = audit::start(&config)?;
@@ -211,7 +212,7 @@ fn clients(config: &Config) -> io::Result<Option<ClientsParts>> {
     let file = config.storage.dir.join(mpass::FILE);
     let note = |text: String| tracing::warn!(file = %file.display(), "the file of known clients {text}");
     let remembered = mpass::read_remembered(&config.storage.dir, &bounds, note);
-    let threads = Pool::start("mpass", settings.requests_max)?;
+    let threads = Pool::start("mpass", settings.requests_max, &[])?;
     Ok(Some(ClientsParts { settings, bounds, threads, remembered }))
 }
 
