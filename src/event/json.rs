@@ -105,7 +105,7 @@ impl Tape {
         let end = Reader::new(bytes, &mut self.nodes).read()?;
         // Structure is ASCII and a quote byte is never part of a longer UTF-8 sequence, so strings were cut rightly
         // whatever they contain, and one check of the whole is enough.
-        let text = std::str::from_utf8(&bytes[..end])
+        let text = simdutf8::compat::from_utf8(&bytes[..end])
             .map_err(|error| JsonError { at: error.valid_up_to(), problem: Problem::Utf8 })?;
         Ok((Document { text, nodes: &self.nodes }, end))
     }

@@ -6,7 +6,19 @@ use std::borrow::Cow;
 const BLOCK_BYTES: usize = 16;
 
 /// Number of bytes before the first quote, backslash or control character (RFC 8259, 7), or all of them.
+#[inline]
 pub fn plain_prefix(bytes: &[u8]) -> usize {
+    match bytes.first_chunk() {
+        Some(block) => match first_special(block) {
+            BLOCK_BYTES => BLOCK_BYTES + plain_rest(&bytes[BLOCK_BYTES..]),
+            first => first,
+        },
+        None => plain_rest(bytes),
+    }
+}
+
+#[inline(never)]
+fn plain_rest(bytes: &[u8]) -> usize {
     let (blocks, tail) = bytes.as_chunks::<BLOCK_BYTES>();
     for (number, block) in blocks.iter().enumerate() {
         let first = first_special(block);
@@ -20,6 +32,7 @@ pub fn plain_prefix(bytes: &[u8]) -> usize {
 
 /// Position of the first byte of `block` that ends plain text; its length when there is none.
 #[cfg(target_arch = "x86_64")]
+#[inline]
 fn first_special(block: &[u8; BLOCK_BYTES]) -> usize {
     use std::arch::x86_64::*;
     // SAFETY: every processor of this architecture has SSE2, and the load is of the 16 bytes of the block, aligned or not.

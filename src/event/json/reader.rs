@@ -9,185 +9,202 @@ use std::collections::HashSet;
 /// Objects of up to so many members are checked for repeated names without a table.
 const FEW_NAMES: u32 = 16;
 
-/// A walk over one value.
+/// A walk over one value. Where it stands is passed from step to step, so that it stays in a register. A step that gives `None` has left
+/// in `error` what is wrong.
 pub(super) struct Reader<'t, 'a> {
     bytes: &'a [u8],
-    at: usize,
     nodes: &'t mut Vec<Node>,
+    error: Option<JsonError>,
 }
 
 impl<'t, 'a> Reader<'t, 'a> {
     /// A reader of `bytes` that appends to `nodes`, which are empty.
     pub fn new(bytes: &'a [u8], nodes: &'t mut Vec<Node>) -> Self {
-        Self { bytes, at: 0, nodes }
+        Self { bytes, nodes, error: None }
     }
 
     /// Reads the value at the start and tells where it ends.
     pub fn read(mut self) -> Result<usize, JsonError> {
-        self.value(0)?;
-        Ok(self.at)
+        let end = self.value(0, 0);
+        end.ok_or_else(|| self.error.expect("a step that fails says why"))
     }
 
-    /// A value that lies inside `depth` containers.
-    fn value(&mut self, depth: usize) -> Result<(), JsonError> {
-        match self.peek()? {
-            b'"' => self.string(),
-            b'{' => self.container(Kind::Object, depth),
-            b'[' => self.container(Kind::Array, depth),
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.literal("true", Kind::True),
-            b'f' => self.literal("false", Kind::False),
-            b'n' => self.literal("null", Kind::Null),
-            _ => self.fail(Problem::Expected("a value")),
+    /// The value at `at`, whitespace before it allowed, that lies inside `depth` containers.
+    fn value(&mut self, at: usize, depth: usize) -> Option<usize> {
+        let (at, first) = self.peek(at)?;
+        match first {
+            b'"' => self.string(at),
+            b'{' => self.container(Kind::Object, at, depth),
+            b'[' => self.container(Kind::Array, at, depth),
+            b'-' | b'0'..=b'9' => self.number(at),
+            b't' => self.literal(at, "true", Kind::True),
+            b'f' => self.literal(at, "false", Kind::False),
+            b'n' => self.literal(at, "null", Kind::Null),
+            _ => self.fail(at, Problem::Expected("a value")),
         }
     }
 
-    fn container(&mut self, kind: Kind, depth: usize) -> Result<(), JsonError> {
+    fn container(&mut self, kind: Kind, start: usize, depth: usize) -> Option<usize> {
         if depth == DEPTH_MAX {
-            return self.fail(Problem::TooDeep);
+            return self.fail(start, Problem::TooDeep);
         }
-        let (node, start) = (self.nodes.len(), self.at);
+        let node = self.nodes.len();
         self.push(kind, start, start);
-        self.at += 1;
-        let count = match kind {
-            Kind::Object => self.members(node, depth + 1)?,
-            _ => self.elements(depth + 1)?,
+        let (last, count) = match kind {
+            Kind::Object => self.members(node, start + 1, depth + 1)?,
+            _ => self.elements(start + 1, depth + 1)?,
         };
-        self.at += 1;
         let next = self.nodes.len() as u32;
-        self.nodes[node] = Node { kind, start: start as u32, end: self.at as u32, next, count };
-        Ok(())
+        self.nodes[node] = Node { kind, start: start as u32, end: last as u32 + 1, next, count };
+        Some(last + 1)
     }
 
-    /// Elements up to the closing bracket, which is left.
-    fn elements(&mut self, depth: usize) -> Result<u32, JsonError> {
-        if self.peek()? == b']' {
-            return Ok(0);
+    /// Elements up to the closing bracket: where it is, and their number.
+    fn elements(&mut self, at: usize, depth: usize) -> Option<(usize, u32)> {
+        let (mut at, first) = self.peek(at)?;
+        if first == b']' {
+            return Some((at, 0));
         }
         let mut count = 0;
         loop {
-            self.value(depth)?;
+            at = self.value(at, depth)?;
             count += 1;
-            match self.peek()? {
-                b',' => self.at += 1,
-                b']' => return Ok(count),
-                _ => return self.fail(Problem::Expected("\",\" or \"]\"")),
+            match self.peek(at)? {
+                (comma, b',') => at = comma + 1,
+                (end, b']') => return Some((end, count)),
+                (other, _) => return self.fail(other, Problem::Expected("\",\" or \"]\"")),
             }
         }
     }
 
-    /// Members of the object at `object` up to the closing brace, which is left.
-    fn members(&mut self, object: usize, depth: usize) -> Result<u32, JsonError> {
-        if self.peek()? == b'}' {
-            return Ok(0);
+    /// Members of the object at `object` up to the closing brace: where it is, and their number.
+    fn members(&mut self, object: usize, at: usize, depth: usize) -> Option<(usize, u32)> {
+        let (mut at, first) = self.peek(at)?;
+        if first == b'}' {
+            return Some((at, 0));
         }
-        let mut count = 0;
+        let (mut count, mut looks) = (0, Looks::default());
         loop {
-            self.name()?;
-            self.value(depth)?;
+            at = self.name(at, &mut looks)?;
+            at = self.value(at, depth)?;
             count += 1;
-            match self.peek()? {
-                b',' => self.at += 1,
-                b'}' => break,
-                _ => return self.fail(Problem::Expected("\",\" or \"}\"")),
+            match self.peek(at)? {
+                (comma, b',') => at = comma + 1,
+                (end, b'}') => break at = end,
+                (other, _) => return self.fail(other, Problem::Expected("\",\" or \"}\"")),
             }
         }
-        self.unique_names(object, count)?;
-        Ok(count)
+        if looks.alike {
+            self.unique_names(object, count)?;
+        }
+        Some((at, count))
     }
 
-    fn name(&mut self) -> Result<(), JsonError> {
-        if self.peek()? != b'"' {
-            return self.fail(Problem::Expected("a member name in quotes"));
+    /// A name and the colon behind it.
+    fn name(&mut self, at: usize, looks: &mut Looks) -> Option<usize> {
+        let (at, first) = self.peek(at)?;
+        if first != b'"' {
+            return self.fail(at, Problem::Expected("a member name in quotes"));
         }
-        self.string()?;
-        if self.peek()? != b':' {
-            return self.fail(Problem::Expected("\":\""));
+        let end = self.string(at)?;
+        match self.nodes.last() {
+            Some(Node { kind: Kind::Plain, .. }) => looks.add(&self.bytes[at + 1..end - 1]),
+            _ => looks.alike = true,
         }
-        self.at += 1;
-        Ok(())
+        match self.peek(end)? {
+            (colon, b':') => Some(colon + 1),
+            (other, _) => self.fail(other, Problem::Expected("\":\"")),
+        }
     }
 
-    fn string(&mut self) -> Result<(), JsonError> {
-        let start = self.at + 1;
-        let mut kind = Kind::Plain;
-        self.at = start;
+    #[inline]
+    fn string(&mut self, quote: usize) -> Option<usize> {
+        let start = quote + 1;
+        let end = start + string::plain_prefix(&self.bytes[start..]);
+        if self.bytes.get(end) != Some(&b'"') {
+            return self.escaped(start, end);
+        }
+        self.push(Kind::Plain, start, end);
+        Some(end + 1)
+    }
+
+    /// The string that starts at `start` and is plain up to `at`, where it does not end.
+    #[inline(never)]
+    fn escaped(&mut self, start: usize, mut at: usize) -> Option<usize> {
         loop {
-            self.at += string::plain_prefix(&self.bytes[self.at..]);
-            match self.bytes.get(self.at) {
+            match self.bytes.get(at) {
                 Some(b'"') => break,
-                Some(b'\\') => {
-                    kind = Kind::Escaped;
-                    match string::escape(&self.bytes[self.at..]) {
-                        Some((_, length)) => self.at += length,
-                        None => return self.fail(Problem::Escape),
-                    }
-                }
-                Some(_) => return self.fail(Problem::Control),
-                None => return self.fail(Problem::Ended),
+                Some(b'\\') => match string::escape(&self.bytes[at..]) {
+                    Some((_, length)) => at += length,
+                    None => return self.fail(at, Problem::Escape),
+                },
+                Some(_) => return self.fail(at, Problem::Control),
+                None => return self.fail(at, Problem::Ended),
             }
+            at += string::plain_prefix(&self.bytes[at..]);
         }
-        self.push(kind, start, self.at);
-        self.at += 1;
-        Ok(())
+        self.push(Kind::Escaped, start, at);
+        Some(at + 1)
     }
 
-    fn number(&mut self) -> Result<(), JsonError> {
-        let (start, mut kind) = (self.at, Kind::Integer);
-        self.at += usize::from(self.bytes[start] == b'-');
-        match self.bytes.get(self.at) {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
+    fn number(&mut self, start: usize) -> Option<usize> {
+        let (mut at, mut kind) = (start + usize::from(self.bytes[start] == b'-'), Kind::Integer);
+        match self.bytes.get(at) {
+            Some(b'0') => at += 1,
+            _ => at = self.digits(at)?,
         }
-        if self.bytes.get(self.at) == Some(&b'.') {
+        if self.bytes.get(at) == Some(&b'.') {
             kind = Kind::Decimal;
-            self.at += 1;
-            self.digits()?;
+            at = self.digits(at + 1)?;
         }
-        if let Some(b'e' | b'E') = self.bytes.get(self.at) {
+        if let Some(b'e' | b'E') = self.bytes.get(at) {
             kind = Kind::Decimal;
-            self.at += 1;
-            self.at += usize::from(matches!(self.bytes.get(self.at), Some(b'+' | b'-')));
-            self.digits()?;
+            let sign = usize::from(matches!(self.bytes.get(at + 1), Some(b'+' | b'-')));
+            at = self.digits(at + 1 + sign)?;
         }
-        self.push(kind, start, self.at);
-        Ok(())
+        self.push(kind, start, at);
+        Some(at)
     }
 
-    fn digits(&mut self) -> Result<(), JsonError> {
-        let count = self.bytes[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += count;
-        match (count, self.at < self.bytes.len()) {
-            (0, true) => self.fail(Problem::Expected("a digit")),
-            (0, false) => self.fail(Problem::Ended),
-            _ => Ok(()),
+    fn digits(&mut self, at: usize) -> Option<usize> {
+        let count = self.bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let end = at + count;
+        match (count, end < self.bytes.len()) {
+            (0, true) => self.fail(end, Problem::Expected("a digit")),
+            (0, false) => self.fail(end, Problem::Ended),
+            _ => Some(end),
         }
     }
 
-    fn literal(&mut self, text: &'static str, kind: Kind) -> Result<(), JsonError> {
-        let start = self.at;
+    fn literal(&mut self, start: usize, text: &'static str, kind: Kind) -> Option<usize> {
         let rest = &self.bytes[start..];
         if rest.starts_with(text.as_bytes()) {
-            self.at += text.len();
-            self.push(kind, start, self.at);
-            Ok(())
+            let end = start + text.len();
+            self.push(kind, start, end);
+            Some(end)
         } else if text.as_bytes().starts_with(rest) {
-            self.at = self.bytes.len();
-            self.fail(Problem::Ended)
+            self.fail(self.bytes.len(), Problem::Ended)
         } else {
-            self.fail(Problem::Expected("a value"))
+            self.fail(start, Problem::Expected("a value"))
         }
     }
 
-    /// The next byte that is not whitespace.
-    fn peek(&mut self) -> Result<u8, JsonError> {
-        while let Some(&byte) = self.bytes.get(self.at) {
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return Ok(byte);
-            }
-            self.at += 1;
+    /// The first byte from `at` on that is not whitespace, and where it is.
+    #[inline]
+    fn peek(&mut self, at: usize) -> Option<(usize, u8)> {
+        match self.bytes.get(at) {
+            Some(&byte) if byte > b' ' => Some((at, byte)),
+            _ => self.peek_behind_whitespace(at),
         }
-        self.fail(Problem::Ended)
+    }
+
+    #[inline(never)]
+    fn peek_behind_whitespace(&mut self, at: usize) -> Option<(usize, u8)> {
+        let at = at + super::whitespace(&self.bytes[at..]);
+        match self.bytes.get(at) {
+            Some(&byte) => Some((at, byte)),
+            None => self.fail(at, Problem::Ended),
+        }
     }
 
     fn push(&mut self, kind: Kind, start: usize, end: usize) {
@@ -195,19 +212,21 @@ impl<'t, 'a> Reader<'t, 'a> {
         self.nodes.push(Node { kind, start: start as u32, end: end as u32, next, count: 0 });
     }
 
-    fn fail<T>(&self, problem: Problem) -> Result<T, JsonError> {
-        Err(JsonError { at: self.at, problem })
+    #[cold]
+    fn fail<T>(&mut self, at: usize, problem: Problem) -> Option<T> {
+        self.error = Some(JsonError { at, problem });
+        None
     }
 
     /// Refuses an object, complete up to its last member, that has a name twice.
-    fn unique_names(&self, object: usize, count: u32) -> Result<(), JsonError> {
+    fn unique_names(&mut self, object: usize, count: u32) -> Option<()> {
         let repeated = match count {
             0..=FEW_NAMES => self.repeated_among_few(object),
             _ => self.repeated_among_many(object),
         };
         match repeated {
-            Some(name) => Err(JsonError { at: name.start as usize - 1, problem: Problem::Repeated }),
-            None => Ok(()),
+            Some(name) => self.fail(name.start as usize - 1, Problem::Repeated),
+            None => Some(()),
         }
     }
 
@@ -246,6 +265,33 @@ impl<'t, 'a> Reader<'t, 'a> {
             Some(name)
         })
     }
+}
+
+/// What the names of an object look like: tells most objects without a repeated name at a glance.
+#[derive(Default)]
+struct Looks {
+    /// A bit for each of [`look`]'s numbers.
+    seen: [u64; 4],
+    /// Whether two of the names may be the same.
+    alike: bool,
+}
+
+impl Looks {
+    #[inline]
+    fn add(&mut self, name: &[u8]) {
+        let look = look(name);
+        let (word, bit) = (&mut self.seen[usize::from(look / 64)], 1 << (look % 64));
+        self.alike |= *word & bit != 0;
+        *word |= bit;
+    }
+}
+
+/// A number that two names rarely share, made of their ends and length.
+#[inline]
+fn look(name: &[u8]) -> u8 {
+    let ends = name.first().zip(name.last());
+    let ends = ends.map_or(0, |(first, last)| first.wrapping_mul(5).wrapping_add(last.wrapping_mul(11)));
+    ends.wrapping_add(name.len() as u8)
 }
 
 #[cfg(test)]
@@ -369,6 +415,8 @@ mod tests {
             (r#"{"\u0061":1,"a":3}"#, 12),
             (r#"{"":1,"":3}"#, 6),
             (r#"{"a":{"a":1},"b":{"a":1},"a":0}"#, 25),
+            (r#"{"axb":1,"ayb":2,"axb":3}"#, 17),
+            (r#"{"b":1,"\u0061":1,"\u0061":3}"#, 18),
         ] {
             assert_eq!(problem(text), Some((at, Problem::Repeated)), "{text}");
         }
