@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+/// The longest TLS record (RFC 8446, 5.2): what is read at a time of which it is not yet known what it is.
+pub const RECORD_BYTES_MAX: usize = 5 + (16 << 10) + 256;
+
 /// An open connection.
 pub struct Connection {
     // Fields drop in order: the deadline must go before its socket is closed.
@@ -57,7 +60,9 @@ impl Connection {
         // A client sends its first request together with the last flight of its handshake.
         let mut early = Vec::new();
         while self.tls.is_handshaking() {
-            let received = poll_fn(|cx| self.poll_receive_some(cx, &mut early)).await;
+            let received =
+                poll_fn(|cx| self.poll_decrypt(cx, BUFFER_BYTES, |plain| early.extend_from_slice(plain)))
+                    .await;
             poll_fn(|cx| self.poll_flush(cx)).await?;
             if received? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -87,11 +92,41 @@ impl Connection {
         self.tls.alpn_protocol()
     }
 
-    /// Reads once from the socket and decrypts; gives the number of *encrypted* bytes, 0 at the end.
-    fn poll_receive_some(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    /// Waits for bytes of the client and gives them to `take`, piece by piece, having read up to `encrypted_max` bytes. Tells how many there
+    /// were; 0 means that the client sends no more.
+    pub fn poll_receive_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        encrypted_max: usize,
+        mut take: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let early = std::mem::take(&mut self.early);
+        let mut count = early.len();
+        if count > 0 {
+            take(&early);
+        }
+        while count == 0 {
+            let counted = |plain: &[u8]| {
+                count += plain.len();
+                take(plain);
+            };
+            if ready!(self.poll_decrypt(cx, encrypted_max, counted))? == 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads once from the socket, up to `encrypted_max` bytes, and decrypts; gives the number of *encrypted* bytes, 0 at the end.
+    fn poll_decrypt(
+        &mut self,
+        cx: &mut Context<'_>,
+        encrypted_max: usize,
+        take: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffers.receive.borrow_mut();
-        let received = ready!(self.stream.poll_read(cx, &mut buffer))?;
-        let open = decrypt(&mut self.tls, &buffer[..received], into)?;
+        let received = ready!(self.stream.poll_read(cx, &mut buffer[..encrypted_max.min(BUFFER_BYTES)]))?;
+        let open = decrypt(&mut self.tls, &buffer[..received], take)?;
         Poll::Ready(Ok(if open { received } else { 0 }))
     }
 
@@ -119,11 +154,10 @@ impl Connection {
         if said.is_err() {
             return false;
         }
-        let mut ignored = Vec::new();
         loop {
-            match poll_fn(|cx| self.poll_receive_some(cx, &mut ignored)).await {
+            match poll_fn(|cx| self.poll_decrypt(cx, BUFFER_BYTES, |_ignored| {})).await {
                 Ok(0) => return !self.deadline.passed(),
-                Ok(_) => ignored.clear(),
+                Ok(_) => {}
                 Err(_) => return false,
             }
             // A client that sends faster than this reads must not keep the core from everybody else.
@@ -139,14 +173,7 @@ impl Connection {
 
 impl Transport for Connection {
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        let before = into.len();
-        into.append(&mut self.early);
-        while into.len() == before {
-            if ready!(self.poll_receive_some(cx, into))? == 0 {
-                break;
-            }
-        }
-        Poll::Ready(Ok(into.len() - before))
+        self.poll_receive_to(cx, BUFFER_BYTES, |plain| into.extend_from_slice(plain))
     }
 
     /// Encrypts `plain` and queues it.
@@ -184,32 +211,29 @@ impl Transport for Connection {
     }
 }
 
-/// Decrypts what came from the client and appends it to `into`; false when the client has closed its side.
-pub fn decrypt(tls: &mut ServerConnection, mut encrypted: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
+/// Decrypts what came from the client and gives it to `take`, record by record; false when the client has closed its side.
+pub fn decrypt(
+    tls: &mut ServerConnection,
+    mut encrypted: &[u8],
+    mut take: impl FnMut(&[u8]),
+) -> io::Result<bool> {
     while !encrypted.is_empty() {
         tls.read_tls(&mut encrypted)?;
         let state = tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        take_plain(tls, state.plaintext_bytes_to_read(), into)?;
-        if state.peer_has_closed() {
+        let (mut left, closed) = (state.plaintext_bytes_to_read(), state.peer_has_closed());
+        let mut plain = tls.reader();
+        while left > 0 {
+            let record = plain.fill_buf()?;
+            take(record);
+            let taken = record.len();
+            plain.consume(taken);
+            left -= taken;
+        }
+        if closed {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// Appends the `bytes` that were decrypted, of which the number is known: `read_to_end` would find the end by trial, growing `into` on the
-/// way, for 3 % of the processor time of single events.
-fn take_plain(tls: &mut ServerConnection, mut bytes: usize, into: &mut Vec<u8>) -> io::Result<()> {
-    into.reserve(bytes);
-    let mut plain = tls.reader();
-    while bytes > 0 {
-        let chunk = plain.fill_buf()?;
-        into.extend_from_slice(chunk);
-        let taken = chunk.len();
-        plain.consume(taken);
-        bytes -= taken;
-    }
-    Ok(())
 }
 
 /// Sends several TLS records with one system call.

@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection, from the handshake to its end or its upgrade to a WebSocket.
 
-use super::connection::Connection;
+use super::connection::{Connection, RECORD_BYTES_MAX};
 use crate::api::{self, Outcome, Verdict, WaitingRead};
 use crate::auth::Peer;
 use crate::broker::Core;
@@ -9,13 +9,14 @@ use crate::broker::instances::Receipts;
 use crate::http::h1::{CONTINUE, Error, Exchange, Framing, Parser, Step};
 use crate::http::{Headers, Problem, Request, Response, Status};
 use crate::rt;
+use crate::rt::buffers::BUFFER_BYTES;
 use crate::rt::deadline::DETENTION;
 use crate::ws::Transport;
 use futures_lite::FutureExt;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// How long a connection that the broker ends may take to read the last answer.
@@ -142,8 +143,7 @@ impl Http1 {
         } else if !std::mem::replace(&mut self.limited, true) {
             self.connection.deadline().limit_receiving(self.core.config.server.request_timeout);
         }
-        let (connection, input) = (&mut self.connection, &mut self.input);
-        match poll_fn(|cx| connection.poll_receive(cx, input)).await? {
+        match poll_fn(|cx| self.poll_receive(cx)).await? {
             1.. => {
                 self.receipts.arrived();
                 // Most requests come whole. One that does not has its time from when more of it is waited for.
@@ -166,6 +166,18 @@ impl Http1 {
             }
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// What belongs to a body goes straight to it: a batch that passed through the input was copied and moved for 4 % of its time.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (parser, input) = (&mut self.parser, &mut self.input);
+        let encrypted_max = if parser.is_reading() { BUFFER_BYTES } else { RECORD_BYTES_MAX };
+        self.connection.poll_receive_to(cx, encrypted_max, |mut plain| {
+            if input.is_empty() {
+                parser.take_body(&mut plain);
+            }
+            input.extend_from_slice(plain);
+        })
     }
 
     /// Answers a request that does not come to its end, in the form it asked for if it came that far.
@@ -210,8 +222,8 @@ impl Http1 {
             Framing::Length(length) => length as usize,
             Framing::Chunked => bytes_max,
         };
-        self.parser.keep_body(bytes_max).map_err(io::Error::other)?;
         self.permit = Some(self.core.budget.take(client, expected).await);
+        self.parser.keep_body(bytes_max).map_err(io::Error::other)?;
         if expects_continue && self.input.is_empty() {
             self.connection.queue(CONTINUE)?;
             self.flush().await?;

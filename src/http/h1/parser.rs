@@ -6,8 +6,9 @@ use super::lines::{Section, SectionError};
 use super::{Error, Exchange};
 use crate::http::Request;
 
-/// Most bytes kept free for a body of which nothing has come: a length is only a promise.
-const BODY_RESERVE_BYTES: usize = 16 << 10;
+/// Most bytes kept free for a body of which nothing has come: a length is only a promise. A usual batch needs no more, and is not moved as
+/// it grows.
+const BODY_RESERVE_BYTES: usize = 128 << 10;
 
 /// Reads requests from the bytes of a connection. Between requests it holds no memory but itself.
 pub struct Parser {
@@ -73,6 +74,22 @@ impl Parser {
             State::Failed(error, _) => Err(*error),
         };
         step.inspect_err(|&error| self.fail(error))
+    }
+
+    /// Takes what belongs to a body of known length from the front of `input`, and nothing else: for bytes that can go where they
+    /// belong without being kept elsewhere before. Only [`Parser::advance`] tells what they lead to.
+    pub fn take_body(&mut self, input: &mut &[u8]) {
+        if let State::Reading(reading) = &mut self.state
+            && let Left::Bytes(left) = &mut reading.left
+        {
+            // A length beyond the limit was refused when the body began.
+            *left -= reading.body.take(input, *left).unwrap_or(0);
+        }
+    }
+
+    /// Whether a body is coming.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.state, State::Reading(_))
     }
 
     /// The head whose body waits for a decision.

@@ -32,6 +32,7 @@ fn serve_piece(
     mut piece: &[u8],
     requests: &mut Vec<(Request, Exchange)>,
 ) -> Result<(), Error> {
+    parser.take_body(&mut piece);
     loop {
         match parser.advance(&mut piece)? {
             Step::NeedMore => {
