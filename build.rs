@@ -1,10 +1,14 @@
-//! Makes the JSON form of `openapi.yaml`, so that the broker needs no YAML parser, and has the linker put `rt::ring` in its place.
+//! Makes the JSON form of `openapi.yaml`, so that the broker needs no YAML parser, and has the linker put `rt::ring` and `rt::barrier` in
+//! their places.
 
 use std::path::PathBuf;
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rustc-link-arg=-Wl,--wrap=__sys_io_uring_setup,--wrap=__sys_io_uring_enter2");
+    if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+        println!("cargo::rustc-link-arg=-Wl,--wrap=syscall");
+    }
     println!("cargo::rerun-if-changed=openapi.yaml");
     let text = fs::read_to_string("openapi.yaml").expect("openapi.yaml can be read");
     let document: serde_json::Value =

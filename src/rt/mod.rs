@@ -11,6 +11,8 @@
 //! * Sockets have no timeouts of their own: [`deadline`] shuts a socket down when its time is up.
 //! * Blocking work runs on threads of [`blocking`], never on an executor.
 
+#[cfg(target_arch = "x86_64")]
+mod barrier;
 pub mod blocking;
 pub mod buffers;
 pub mod bus;
