@@ -18,6 +18,10 @@ use std::sync::{Arc, OnceLock};
 /// the journal stood still for 30 ms.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Memory that is read from the disk at a time. A write of the journal waits behind what is being read: with a catching-up consumer beside
+/// it an event took up to 9 ms (p99) in pieces of 1 MiB and 5 ms in these, which are read just as fast.
+const READ_BYTES: usize = 256 << 10;
+
 /// A disk whose files can be mapped.
 pub trait MapDisk: Disk {
     type Map: SegmentMap;
@@ -174,7 +178,7 @@ unsafe impl SegmentMap for FileMap {
     fn wrote(&self, _: Range<usize>) {}
 
     fn flush(&self, range: Range<usize>) -> io::Result<()> {
-        for piece in pieces(range.clone()) {
+        for piece in pieces(range.clone(), PIECE_BYTES) {
             // Each page that is still mapped when it is written interrupts the cores to take back their right to write to it; pages
             // that are let go of together do so once.
             let whole = piece.start..piece.end / page_bytes() * page_bytes();
@@ -187,9 +191,11 @@ unsafe impl SegmentMap for FileMap {
     fn populate(&self, range: Range<usize>, access: Access) -> io::Result<()> {
         match access {
             Access::Read => {
-                // All of it is asked for at once; page by page, the disk would have one small read at a time.
-                let _ = self.raw.advise_range(Advice::WillNeed, range.start, range.len());
-                self.raw.advise_range(Advice::PopulateRead, range.start, range.len())
+                // Each piece is asked for at once; page by page, the disk would have one small read at a time.
+                pieces(range, READ_BYTES).try_for_each(|piece| {
+                    let _ = self.raw.advise_range(Advice::WillNeed, piece.start, piece.len());
+                    self.raw.advise_range(Advice::PopulateRead, piece.start, piece.len())
+                })
             }
             Access::Write => {
                 // Without this advice the kernel takes large folios for what is read in order. A folio is written whole whenever
@@ -204,7 +210,7 @@ unsafe impl SegmentMap for FileMap {
     }
 
     fn release(&self, range: Range<usize>) {
-        for piece in pieces(range) {
+        for piece in pieces(range, PIECE_BYTES) {
             // SAFETY: the mapping is shared and backed by a file, so dropped pages come back with the same content.
             // Advice that is refused costs memory, nothing else.
             let _ = unsafe {
@@ -245,11 +251,11 @@ impl FileMap {
     }
 }
 
-/// Cuts `range` where multiples of [`PIECE_BYTES`] are.
-fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+/// Cuts `range` where multiples of `bytes` are.
+fn pieces(range: Range<usize>, bytes: usize) -> impl Iterator<Item = Range<usize>> {
     let mut at = range.start;
     std::iter::from_fn(move || {
-        let end = range.end.min((at / PIECE_BYTES + 1) * PIECE_BYTES);
+        let end = range.end.min((at / bytes + 1) * bytes);
         (at < end).then(|| std::mem::replace(&mut at, end)..end)
     })
 }
@@ -319,9 +325,9 @@ mod tests {
 
     #[test]
     fn pieces_cover_a_range_once_and_end_at_multiples() {
-        let all: Vec<_> = pieces(5..2 * PIECE_BYTES + 7).collect();
-        assert_eq!(all, [5..PIECE_BYTES, PIECE_BYTES..2 * PIECE_BYTES, 2 * PIECE_BYTES..2 * PIECE_BYTES + 7]);
-        assert_eq!(pieces(3..3).count(), 0);
+        let all: Vec<_> = pieces(5..27, 10).collect();
+        assert_eq!(all, [5..10, 10..20, 20..27]);
+        assert_eq!(pieces(3..3, 10).count(), 0);
     }
 
     #[test]
