@@ -132,7 +132,7 @@ fn the_unit_allows_the_system_calls_that_are_not_in_its_groups() {
     let allowed = |call: &str| {
         unit.lines().filter(|line| line.starts_with("SystemCallFilter=")).any(|line| line.contains(call))
     };
-    for call in ["io_uring_enter", "mincore", "sched_setaffinity"] {
+    for call in ["io_uring_enter", "mincore", "sched_setaffinity", "sched_setattr", "setpriority"] {
         assert!(allowed(call), "{call}");
     }
 }
