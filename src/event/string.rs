@@ -17,6 +17,7 @@ pub fn plain_prefix(bytes: &[u8]) -> usize {
     }
 }
 
+/// The same for what is rarely met, and so is kept out of the way.
 #[inline(never)]
 fn plain_rest(bytes: &[u8]) -> usize {
     let (blocks, tail) = bytes.as_chunks::<BLOCK_BYTES>();

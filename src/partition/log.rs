@@ -21,7 +21,7 @@ pub struct Config {
     pub segment_bytes: u32,
     /// A segment whose oldest record is older than this many milliseconds is sealed though not full, so that it can expire.
     pub segment_ms: u64,
-    /// How far ahead of the appends pages are made writable.
+    /// How far ahead of the first append pages are made writable. Later it is between half of that and twice as far.
     pub window_bytes: u32,
     /// How much behind the appends is taken to be in memory without asking the kernel.
     pub recent_bytes: u32,

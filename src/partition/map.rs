@@ -46,7 +46,8 @@ pub unsafe trait SegmentMap: Send + Sync + 'static {
     fn size(&self) -> usize;
     /// Told after bytes in `range` changed in memory. A mapping that the kernel watches needs nothing here.
     fn wrote(&self, range: Range<usize>);
-    /// Makes the content of `range` durable. Never retried after an error: the kernel may have dropped the pages.
+    /// Makes the content of `range` durable, and may let its whole pages go as `release` does. Never retried after an error: the kernel may
+    /// have dropped the pages.
     fn flush(&self, range: Range<usize>) -> io::Result<()>;
     /// Brings `range` into memory, blocking, so that touching it afterwards does not block.
     fn populate(&self, range: Range<usize>, access: Access) -> io::Result<()>;
@@ -340,6 +341,21 @@ mod tests {
         map.populate(0..1 << 20, Access::Read).unwrap();
         assert!(map.resident(0..1 << 20) && map.resident(5000..5001));
         assert!(tail.mapped().bytes(0..1 << 20).iter().all(|byte| *byte == 5));
+    }
+
+    #[test]
+    fn what_is_flushed_in_parts_within_pages_is_in_the_file_and_still_read() {
+        const BYTES: usize = PIECE_BYTES + 10_000;
+        let (dir, map) = mapped(2 * PIECE_BYTES as u64);
+        let content: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+        let (first, second) = content.split_at(5000);
+        let mut tail = Tail::new(map, 0);
+        tail.append(first, 5000, 0);
+        tail.mapped().map().flush(0..5000).unwrap();
+        tail.append(second, BYTES as u32, 0);
+        tail.mapped().map().flush(5000..BYTES).unwrap();
+        assert!(tail.mapped().bytes(0..BYTES as u32) == content);
+        assert!(std::fs::read(dir.path().join("f")).unwrap()[..BYTES] == content);
     }
 
     #[test]

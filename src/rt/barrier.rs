@@ -22,8 +22,8 @@ unsafe extern "C" {
 ///
 /// # Safety
 ///
-/// That of the system call. Calls with fewer arguments leave the rest to chance, as they do for the kernel: variable arguments of this kind
-/// come in the same registers as these (System V ABI, 3.2.3).
+/// That of the system call. Variable arguments of this kind come where these do, the last on the stack and the others in registers (System V
+/// ABI, 3.2.3). Calls with fewer leave the rest to chance, which libc, too, passes on to the kernel.
 #[unsafe(export_name = "__wrap_syscall")]
 unsafe extern "C" fn system_call(
     number: c_long,
@@ -55,6 +55,7 @@ mod tests {
 
     #[test]
     fn the_linker_puts_it_in_place_and_an_executor_that_sleeps_comes_by() {
+        // It waits for nothing: the executor has to fall asleep.
         executor::run_here(rt::sleep(Duration::from_millis(20)));
         assert!(SEEN.get());
     }
