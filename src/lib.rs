@@ -79,7 +79,7 @@
 //! * `ingress` knows HTTP only as a content type, attributes and a body; `http` knows no client and no event.
 //! * `audit` knows neither cores nor sessions: it is files, two threads, and what they are asked to record.
 //! * `broker` never calls `api` or `net`'s loops: what it needs of them is the trait [`broker::Edge`].
-//! * Nothing outside [`rt`] names glommio; `unsafe` is in `rt`, `partition::map` and two calls of `libc` elsewhere.
+//! * Nothing outside [`rt`] names glommio; `unsafe` is in `rt`, the maps of `partition` and two calls of `libc` elsewhere.
 
 pub mod api;
 pub mod audit;

@@ -163,7 +163,7 @@ fn seal<D: MapDisk>(
     }
     site.write_index(number, base, &loaded.index)?;
     let (file, _) = site.open_segment(number)?;
-    let page = super::map::page_bytes() as u64;
+    let page = super::file_map::page_bytes() as u64;
     let kept = u64::from(data_end).next_multiple_of(page).min(loaded.mapped.map().size() as u64);
     site.disk.truncate(&file, kept).map_err(Error::disk("cut", &path))?;
     Ok(Outcome::Sealed { number })
@@ -174,11 +174,6 @@ fn flush<D: MapDisk>(site: &Site<D>, parts: &[Part<D::Map>], end: End) -> Result
         let file = || site.path(part.number, FileKind::Segment);
         let flushed = part.mapped.map().flush(part.bytes());
         flushed.map_err(|cause| Error::Sync { file: file(), cause })?;
-    }
-    if let Some(part) = parts.last() {
-        // Writing back made the last page read-only for the kernel; the next append shall not pay for that.
-        let behind = part.range.end as usize;
-        let _ = part.mapped.map().populate(behind.saturating_sub(1)..behind, Access::Write);
     }
     Ok(Outcome::Flushed(end))
 }
@@ -213,7 +208,7 @@ fn remove<D: MapDisk>(site: &Site<D>, numbers: Vec<u64>) -> Result<Outcome<D::Ma
 
 /// Joins ascending ranges that lie on the same or on neighbouring pages, until a run has `bytes` bytes.
 pub(super) fn runs(ranges: &[Range<u32>], bytes: u32) -> impl Iterator<Item = Range<u32>> {
-    let page = super::map::page_bytes() as u32;
+    let page = super::file_map::page_bytes() as u32;
     let mut rest = ranges;
     std::iter::from_fn(move || {
         let (first, mut later) = rest.split_first()?;

@@ -174,12 +174,12 @@ impl<D: MapDisk> Partition<D> {
         Ok(offset)
     }
 
-    /// Appends as above, making the next segment in place when there is no room. Blocks: for replay at start. Full segments are
-    /// sealed once the broker serves; to write and sync each of them here would take most of the time.
+    /// Appends as above, making the next segment in place when there is no room, and letting go of memory when much was appended. Blocks:
+    /// for replay at start. Full segments are sealed once the broker serves; to write and sync each of them here would take most of the time.
     pub fn append_blocking(&mut self, record: &Record<'_>) -> Result<Offset, Error> {
         loop {
             match self.append(record) {
-                Ok(offset) => return Ok(offset),
+                Ok(offset) => return self.let_go().map(|()| offset),
                 Err(NeedsSegment) => self.make_room()?,
             }
         }

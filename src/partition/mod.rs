@@ -18,9 +18,10 @@
 //! - `log`: append, expiry, counting. `read`: slices of mapped memory for readers. `upkeep` and `job`: what may block.
 //! - `recovery`: opening. `site`: the directory.
 //! - [`Waiters`]: readers parked until an event of their types comes.
-//! - [`map`] and [`heap`]: mapped memory, real and simulated.
+//! - [`map`]: mapped memory, shared by a writer and readers. [`file_map`] and [`heap`]: the real and the simulated one.
 
 pub mod error;
+pub mod file_map;
 pub mod filter;
 pub mod heap;
 pub mod index;
@@ -38,10 +39,11 @@ mod waiters;
 mod tests;
 
 pub use error::Error;
+pub use file_map::FileMap;
 pub use filter::TypeFilter;
 pub use job::{ColdId, Done, Job, JobError, JobKind};
 pub use log::{Config, Counted, End, NeedsSegment, Partition};
-pub use map::{FileMap, MapDisk};
+pub use map::MapDisk;
 pub use read::{Budget, Read, Slice, Status};
 pub use segment::Identity;
 pub use upkeep::Finished;

@@ -121,7 +121,8 @@ impl<D: MapDisk> Site<D> {
             u32::try_from(length).map_err(|_| Error::corrupt(&path, 0, "it is larger than any segment"))?;
         let bytes = bytes.max(segment_bytes);
         file.allocate(u64::from(bytes)).map_err(Error::disk("enlarge", &path))?;
-        let map = self.disk.map(file, bytes as usize).map_err(Error::disk("map", &path))?;
+        let (bytes, written) = (bytes as usize, end.position as usize);
+        let map = self.disk.map(file, bytes, written).map_err(Error::disk("map", &path))?;
         let mut tail = Tail::new(map, end.position);
         let index = self.scan(end.segment, tail.mapped(), records)?;
         self.check_end(&path, &index, end)?;

@@ -49,7 +49,7 @@ impl<D: MapDisk> Site<D> {
         file.allocate(u64::from(bytes))?;
         file.sync()?;
         self.disk.sync_dir(&self.dir)?;
-        self.disk.map(file, bytes as usize)
+        self.disk.map(file, bytes as usize, 0)
     }
 
     /// Opens a segment in use and checks its header.
@@ -70,7 +70,8 @@ impl<D: MapDisk> Site<D> {
         if length < u64::from(data_end) {
             return Err(Error::corrupt(&path, length, format!("the file ends, {data_end} bytes expected")));
         }
-        let map = self.disk.map(file, data_end as usize).map_err(Error::disk("map", &path))?;
+        let map =
+            self.disk.map(file, data_end as usize, data_end as usize).map_err(Error::disk("map", &path))?;
         Ok(Mapped::read_only(map, data_end))
     }
 

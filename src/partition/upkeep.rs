@@ -204,10 +204,17 @@ impl<D: MapDisk> Partition<D> {
 
     /// Makes the segment in place that a refused append asks for. Blocks.
     pub(super) fn make_room(&mut self) -> Result<(), Error> {
-        if let Some(work) = self.prepare() {
-            let done = Job(work).run().map_err(|failed| failed.error)?;
-            self.finish(done);
-        }
+        self.prepare().map_or(Ok(()), |work| self.run_here(work))
+    }
+
+    /// Lets go of memory if that is due. Blocks.
+    pub(super) fn let_go(&mut self) -> Result<(), Error> {
+        self.tidy().map_or(Ok(()), |work| self.run_here(work))
+    }
+
+    fn run_here(&mut self, work: Work<D>) -> Result<(), Error> {
+        let done = Job(work).run().map_err(|failed| failed.error)?;
+        self.finish(done);
         Ok(())
     }
 
@@ -215,8 +222,7 @@ impl<D: MapDisk> Partition<D> {
     #[cfg(test)]
     pub(super) fn run_jobs(&mut self) -> Result<(), Error> {
         while let Some(job) = self.job() {
-            let done = job.run().map_err(|failed| failed.error)?;
-            self.finish(done);
+            self.run_here(job.0)?;
         }
         Ok(())
     }
@@ -226,7 +232,7 @@ impl<D: MapDisk> Partition<D> {
             return None;
         }
         self.upkeep.preparing = true;
-        let page = super::map::page_bytes() as u32;
+        let page = super::file_map::page_bytes() as u32;
         let bytes = self.config.segment_bytes.max(self.upkeep.wanted_bytes).next_multiple_of(page);
         let (number, window) = (self.next_number, self.config.window_bytes);
         Some(Work::Prepare { site: self.site.clone(), number, bytes, window })
@@ -300,7 +306,7 @@ impl<D: MapDisk> Partition<D> {
     fn releasable(&self) -> Vec<(Arc<Mapped<D::Map>>, u32)> {
         let sealed =
             self.open.values().map(|open| (open.loaded.mapped.clone(), open.loaded.index.data_end()));
-        let page = super::map::page_bytes() as u32;
+        let page = super::file_map::page_bytes() as u32;
         let behind = |end: u32| end.saturating_sub(self.config.recent_bytes) / page * page;
         let active = self.active.iter().map(|a| (a.tail.mapped().clone(), behind(a.index.data_end())));
         sealed.chain(active).collect()

@@ -533,7 +533,7 @@ impl DiskFile for SimFile {
 impl MapDisk for SimDisk {
     type Map = HeapMap<SimFile>;
 
-    fn map(&self, file: SimFile, len: usize) -> io::Result<Self::Map> {
+    fn map(&self, file: SimFile, len: usize, _: usize) -> io::Result<Self::Map> {
         HeapMap::load(file, len)
     }
 

@@ -101,7 +101,7 @@ impl Disk for HeapDisk {
 impl MapDisk for HeapDisk {
     type Map = HeapMap<HeapFile>;
 
-    fn map(&self, file: HeapFile, len: usize) -> io::Result<HeapMap<HeapFile>> {
+    fn map(&self, file: HeapFile, len: usize, _: usize) -> io::Result<HeapMap<HeapFile>> {
         HeapMap::load(file, len)
     }
 

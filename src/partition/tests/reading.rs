@@ -124,6 +124,18 @@ fn memory_behind_the_recent_end_is_let_go_and_comes_back() {
 }
 
 #[test]
+fn a_replay_lets_go_of_memory_while_it_appends() {
+    let disk = HeapDisk::default();
+    let mut partition = Partition::open(disk, Path::new("p"), IDENTITY, SMALL, None, Offset(0)).unwrap();
+    for n in 0..400 {
+        let record = record_of(n, 0, 1000 + n, 200);
+        partition.append_blocking(&Record::read(&record).unwrap()).unwrap();
+    }
+    let resident = partition.open.values().filter(|open| open.loaded.mapped.map().resident(0..4096)).count();
+    assert!(partition.open.len() > 5 && resident < 5, "{resident} of {}", partition.open.len());
+}
+
+#[test]
 fn a_bit_that_flipped_on_the_disk_is_named_and_not_delivered() {
     let disk = HeapDisk::default();
     let mut partition = with_rare_type(disk.clone(), 300, 10);
