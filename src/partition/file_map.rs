@@ -16,8 +16,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Memory that the kernel is asked to write or let go of at a time. It does not let go of the processor meanwhile where it was built
-/// without preemption, and the next sync of the journal waits for all that was written before it: in one call for a whole segment,
+/// Memory that the kernel is asked to write back, or to replace, at a time. It does not give way meanwhile where it was built without
+/// preemption, and the next sync of the journal waits for all that was written before it: in one call for a whole segment,
 /// the journal stood still for 30 ms.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -109,13 +109,16 @@ unsafe impl SegmentMap for FileMap {
         let _ = self.copy(&mut reached, range.end / page_bytes() * page_bytes());
         let end = range.end.min(reached.mapped);
         drop(reached);
-        for piece in pieces(range.start..end, PIECE_BYTES) {
-            // SAFETY: this part of the mapping is shared and backed by the file, so dropped pages come back with the same content.
-            // Advice that is refused costs memory, nothing else.
-            let _ = unsafe {
-                self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, piece.start, piece.len())
-            };
-        }
+        // In one call, though the kernel finds little to let go of in most parts: it gives way in between by itself.
+        // SAFETY: this part of the mapping is shared and backed by the file, so dropped pages come back with the same content.
+        // Advice that is refused costs memory, nothing else.
+        let _ = unsafe {
+            self.raw.unchecked_advise_range(
+                UncheckedAdvice::DontNeed,
+                range.start,
+                end.saturating_sub(range.start),
+            )
+        };
     }
 
     fn resident(&self, range: Range<usize>) -> bool {
