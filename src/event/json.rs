@@ -5,6 +5,7 @@
 //! schema needs. Stricter than the RFC where two readers could disagree: member names are unique in their object,
 //! escaped surrogates come in pairs, nesting is limited to [`DEPTH_MAX`].
 
+mod looks;
 mod reader;
 
 use super::string;

@@ -1,5 +1,6 @@
 //! The pass over the bytes that checks the grammar and notes the nodes.
 
+use super::looks::Looks;
 use super::{DEPTH_MAX, JsonError, Kind, Node, Problem};
 use crate::event::string;
 use ahash::RandomState;
@@ -83,7 +84,7 @@ impl<'t, 'a> Reader<'t, 'a> {
         if first == b'}' {
             return Some((at, 0));
         }
-        let (mut count, mut looks) = (0, Looks::default());
+        let (mut count, mut looks) = (0, Looks::new());
         loop {
             at = self.name(at, &mut looks)?;
             at = self.value(at, depth)?;
@@ -265,33 +266,6 @@ impl<'t, 'a> Reader<'t, 'a> {
             Some(name)
         })
     }
-}
-
-/// What the names of an object look like: tells most objects without a repeated name at a glance.
-#[derive(Default)]
-struct Looks {
-    /// A bit for each of [`look`]'s numbers.
-    seen: [u64; 4],
-    /// Whether two of the names may be the same.
-    alike: bool,
-}
-
-impl Looks {
-    #[inline]
-    fn add(&mut self, name: &[u8]) {
-        let look = look(name);
-        let (word, bit) = (&mut self.seen[usize::from(look / 64)], 1 << (look % 64));
-        self.alike |= *word & bit != 0;
-        *word |= bit;
-    }
-}
-
-/// A number that two names rarely share, made of their ends and length.
-#[inline]
-fn look(name: &[u8]) -> u8 {
-    let ends = name.first().zip(name.last());
-    let ends = ends.map_or(0, |(first, last)| first.wrapping_mul(5).wrapping_add(last.wrapping_mul(11)));
-    ends.wrapping_add(name.len() as u8)
 }
 
 #[cfg(test)]
