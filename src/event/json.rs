@@ -1,12 +1,16 @@
 //! A strict JSON reader (RFC 8259) that leaves the text where it is.
 //!
 //! One pass over the bytes checks the grammar and notes where every value lies: a *tape* of nodes in document order.
+//! The ends of strings are marked a stretch ahead of it, so that it need not search for them.
 //! Nothing is copied, decoded or rounded, so a value can be passed on byte for byte, and the tape is all that a
 //! schema needs. Stricter than the RFC where two readers could disagree: member names are unique in their object,
 //! escaped surrogates come in pairs, nesting is limited to [`DEPTH_MAX`].
 
 mod looks;
+mod marks;
 mod reader;
+#[cfg(test)]
+mod reference;
 
 use super::string;
 use reader::Reader;
@@ -35,7 +39,7 @@ pub enum Kind {
 }
 
 /// One value or member name. A container's children follow it; an object's names and values alternate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Node {
     kind: Kind,
     /// The value's bytes; of a string, what is between the quotes.

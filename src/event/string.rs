@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// Bytes that are looked at together. Most strings of an event end within the first block.
-const BLOCK_BYTES: usize = 16;
+/// Bytes that are looked at together.
+pub const BLOCK_BYTES: usize = 16;
 
 /// Number of bytes before the first quote, backslash or control character (RFC 8259, 7), or all of them.
 #[inline]
@@ -32,45 +32,49 @@ fn plain_rest(bytes: &[u8]) -> usize {
 }
 
 /// Position of the first byte of `block` that ends plain text; its length when there is none.
-#[cfg(target_arch = "x86_64")]
 #[inline]
 fn first_special(block: &[u8; BLOCK_BYTES]) -> usize {
+    (u32::from(specials(block)) | 1 << BLOCK_BYTES).trailing_zeros() as usize
+}
+
+/// A bit for each byte of `block`, the lowest for the first: whether it ends plain text. With the bit of weight 2
+/// flipped, a quote is 0x20 and a control character still is less, so one comparison finds both.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn specials(block: &[u8; BLOCK_BYTES]) -> u16 {
     use std::arch::x86_64::*;
     // SAFETY: every processor of this architecture has SSE2, and the load is of the 16 bytes of the block, aligned or not.
-    let found = unsafe {
+    unsafe {
         let bytes = _mm_loadu_si128(block.as_ptr().cast());
-        let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
         let backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
-        let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), control)) as u32
-    };
-    (found | 1 << BLOCK_BYTES).trailing_zeros() as usize
+        let flipped = _mm_xor_si128(bytes, _mm_set1_epi8(2));
+        let quote_or_control = _mm_cmpeq_epi8(_mm_min_epu8(flipped, _mm_set1_epi8(0x20)), flipped);
+        _mm_movemask_epi8(_mm_or_si128(backslash, quote_or_control)) as u16
+    }
 }
 
 /// As above, eight bytes at a time.
 #[cfg(not(target_arch = "x86_64"))]
-fn first_special(block: &[u8; BLOCK_BYTES]) -> usize {
-    let first_of = |half: &[u8]| {
-        let found = special(u64::from_le_bytes(half.try_into().expect("8 bytes")));
-        found.trailing_zeros() as usize / 8
-    };
-    match first_of(&block[..8]) {
-        8 => 8 + first_of(&block[8..]),
-        first => first,
-    }
+pub fn specials(block: &[u8; BLOCK_BYTES]) -> u16 {
+    specials_by_words(block)
 }
 
-/// The high bit of the first byte of `word` (in memory order) that ends plain text is set, and none before it.
-/// Bits after the first may be wrong: subtraction borrows upwards.
-#[cfg(not(target_arch = "x86_64"))]
-fn special(word: u64) -> u64 {
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn specials_by_words(block: &[u8; BLOCK_BYTES]) -> u16 {
+    let specials_of = |half: &[u8]| specials_of_word(u64::from_le_bytes(half.try_into().expect("8 bytes")));
+    u16::from_le_bytes([specials_of(&block[..8]), specials_of(&block[8..])])
+}
+
+/// A bit for each byte of `word` in memory order.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn specials_of_word(word: u64) -> u8 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let zero = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes;
-    let quote = zero(word ^ (ONES * b'"' as u64));
-    let backslash = zero(word ^ (ONES * b'\\' as u64));
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (quote | backslash | control) & HIGHS
+    const HIGHS: u64 = 0x80 * ONES;
+    // The high bit of each byte that is at most `max`. Sums stay within their bytes, as the high bits are left out.
+    let at_most = |bytes: u64, max: u64| !(((bytes & !HIGHS) + (0x7f - max) * ONES) | bytes) & HIGHS;
+    let found = at_most(word ^ (u64::from(b'\\') * ONES), 0) | at_most(word ^ (2 * ONES), 0x20);
+    // The product has the bits that lie eight apart next to each other in its highest byte.
+    ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
 }
 
 fn is_special(byte: u8) -> bool {
@@ -206,6 +210,18 @@ mod tests {
                 let block = std::array::from_fn(|at| if at % 2 == 0 { neighbour } else { byte });
                 let expected = block.iter().position(|&byte| is_special(byte)).unwrap_or(BLOCK_BYTES);
                 assert_eq!(first_special(&block), expected, "{byte} {neighbour}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_special_byte_of_a_block_is_marked_on_every_architecture() {
+        for byte in 0..=255_u8 {
+            for neighbour in 0..=255_u8 {
+                let block = std::array::from_fn(|at| if at % 3 == 0 { byte } else { neighbour });
+                let bits = block.iter().enumerate().map(|(at, &byte)| u16::from(is_special(byte)) << at);
+                let expected = bits.fold(0, |all, bit| all | bit);
+                assert_eq!((specials(&block), specials_by_words(&block)), (expected, expected), "{block:?}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The pass over the bytes that checks the grammar and notes the nodes.
 
 use super::looks::Looks;
+use super::marks::Marks;
 use super::{DEPTH_MAX, JsonError, Kind, Node, Problem};
 use crate::event::string;
 use ahash::RandomState;
@@ -15,13 +16,15 @@ const FEW_NAMES: u32 = 16;
 pub(super) struct Reader<'t, 'a> {
     bytes: &'a [u8],
     nodes: &'t mut Vec<Node>,
+    /// Where strings end.
+    marks: Marks<'a>,
     error: Option<JsonError>,
 }
 
 impl<'t, 'a> Reader<'t, 'a> {
     /// A reader of `bytes` that appends to `nodes`, which are empty.
     pub fn new(bytes: &'a [u8], nodes: &'t mut Vec<Node>) -> Self {
-        Self { bytes, nodes, error: None }
+        Self { bytes, nodes, marks: Marks::new(bytes), error: None }
     }
 
     /// Reads the value at the start and tells where it ends.
@@ -30,13 +33,28 @@ impl<'t, 'a> Reader<'t, 'a> {
         end.ok_or_else(|| self.error.expect("a step that fails says why"))
     }
 
-    /// The value at `at`, whitespace before it allowed, that lies inside `depth` containers.
+    /// The value at `at`, whitespace before it allowed, that lies inside `depth` containers. Strings, the most of all
+    /// values, are read in place, others by a call: together with the same for names, 30 ns of 350 for an event.
+    #[inline(always)]
     fn value(&mut self, at: usize, depth: usize) -> Option<usize> {
         let (at, first) = self.peek(at)?;
+        if first != b'"' {
+            return self.other_value(at, first, depth);
+        }
+        let (start, end) = (at + 1, self.marks.next(at + 1));
+        if self.bytes.get(end) != Some(&b'"') {
+            return self.escaped(start, end);
+        }
+        self.push(Kind::Plain, start, end);
+        Some(end + 1)
+    }
+
+    /// A value that is no string.
+    #[inline(never)]
+    fn other_value(&mut self, at: usize, first: u8, depth: usize) -> Option<usize> {
         match first {
-            b'"' => self.string(at),
-            b'{' => self.container(Kind::Object, at, depth),
-            b'[' => self.container(Kind::Array, at, depth),
+            b'{' => self.object(at, depth),
+            b'[' => self.array(at, depth),
             b'-' | b'0'..=b'9' => self.number(at),
             b't' => self.literal(at, "true", Kind::True),
             b'f' => self.literal(at, "false", Kind::False),
@@ -45,49 +63,38 @@ impl<'t, 'a> Reader<'t, 'a> {
         }
     }
 
-    fn container(&mut self, kind: Kind, start: usize, depth: usize) -> Option<usize> {
-        if depth == DEPTH_MAX {
-            return self.fail(start, Problem::TooDeep);
-        }
-        let node = self.nodes.len();
-        self.push(kind, start, start);
-        let (last, count) = match kind {
-            Kind::Object => self.members(node, start + 1, depth + 1)?,
-            _ => self.elements(start + 1, depth + 1)?,
-        };
-        let next = self.nodes.len() as u32;
-        self.nodes[node] = Node { kind, start: start as u32, end: last as u32 + 1, next, count };
-        Some(last + 1)
-    }
-
-    /// Elements up to the closing bracket: where it is, and their number.
-    fn elements(&mut self, at: usize, depth: usize) -> Option<(usize, u32)> {
-        let (mut at, first) = self.peek(at)?;
+    /// The array that starts at `start`.
+    #[inline(never)]
+    fn array(&mut self, start: usize, depth: usize) -> Option<usize> {
+        let array = self.open(Kind::Array, start, depth)?;
+        let (mut at, first) = self.peek(start + 1)?;
         if first == b']' {
-            return Some((at, 0));
+            return self.close(array, at, 0);
         }
         let mut count = 0;
         loop {
-            at = self.value(at, depth)?;
+            at = self.value(at, depth + 1)?;
             count += 1;
             match self.peek(at)? {
                 (comma, b',') => at = comma + 1,
-                (end, b']') => return Some((end, count)),
+                (end, b']') => return self.close(array, end, count),
                 (other, _) => return self.fail(other, Problem::Expected("\",\" or \"]\"")),
             }
         }
     }
 
-    /// Members of the object at `object` up to the closing brace: where it is, and their number.
-    fn members(&mut self, object: usize, at: usize, depth: usize) -> Option<(usize, u32)> {
-        let (mut at, first) = self.peek(at)?;
+    /// The object that starts at `start`.
+    #[inline(never)]
+    fn object(&mut self, start: usize, depth: usize) -> Option<usize> {
+        let object = self.open(Kind::Object, start, depth)?;
+        let (mut at, first) = self.peek(start + 1)?;
         if first == b'}' {
-            return Some((at, 0));
+            return self.close(object, at, 0);
         }
         let (mut count, mut looks) = (0, Looks::new());
         loop {
             at = self.name(at, &mut looks)?;
-            at = self.value(at, depth)?;
+            at = self.value(at, depth + 1)?;
             count += 1;
             match self.peek(at)? {
                 (comma, b',') => at = comma + 1,
@@ -98,35 +105,57 @@ impl<'t, 'a> Reader<'t, 'a> {
         if looks.alike {
             self.unique_names(object, count)?;
         }
-        Some((at, count))
+        self.close(object, at, count)
+    }
+
+    /// Notes the container that starts at `start` inside `depth` others; its node is to be closed.
+    fn open(&mut self, kind: Kind, start: usize, depth: usize) -> Option<usize> {
+        if depth == DEPTH_MAX {
+            return self.fail(start, Problem::TooDeep);
+        }
+        self.push(kind, start, start);
+        Some(self.nodes.len() - 1)
+    }
+
+    /// Notes that the container at `node` has `count` elements or members and ends with the byte at `last`.
+    fn close(&mut self, node: usize, last: usize, count: u32) -> Option<usize> {
+        let next = self.nodes.len() as u32;
+        let node = &mut self.nodes[node];
+        (node.end, node.next, node.count) = (last as u32 + 1, next, count);
+        Some(last + 1)
     }
 
     /// A name and the colon behind it.
+    #[inline(always)]
     fn name(&mut self, at: usize, looks: &mut Looks) -> Option<usize> {
-        let (at, first) = self.peek(at)?;
+        let (quote, first) = self.peek(at)?;
         if first != b'"' {
-            return self.fail(at, Problem::Expected("a member name in quotes"));
+            return self.fail(quote, Problem::Expected("a member name in quotes"));
         }
-        let end = self.string(at)?;
-        match self.nodes.last() {
-            Some(Node { kind: Kind::Plain, .. }) => looks.add(&self.bytes[at + 1..end - 1]),
-            _ => looks.alike = true,
+        let (start, end) = (quote + 1, self.marks.next(quote + 1));
+        if self.bytes.get(end) != Some(&b'"') || self.bytes.get(end + 1) != Some(&b':') {
+            return self.unusual_name(start, end, looks);
         }
+        self.push(Kind::Plain, start, end);
+        looks.add(&self.bytes[start..end]);
+        Some(end + 2)
+    }
+
+    /// The name that starts at `start`, is plain up to `at`, and has escapes or no colon right behind it.
+    #[inline(never)]
+    fn unusual_name(&mut self, start: usize, at: usize, looks: &mut Looks) -> Option<usize> {
+        let end = if self.bytes.get(at) == Some(&b'"') {
+            self.push(Kind::Plain, start, at);
+            looks.add(&self.bytes[start..at]);
+            at + 1
+        } else {
+            looks.alike = true;
+            self.escaped(start, at)?
+        };
         match self.peek(end)? {
             (colon, b':') => Some(colon + 1),
             (other, _) => self.fail(other, Problem::Expected("\":\"")),
         }
-    }
-
-    #[inline]
-    fn string(&mut self, quote: usize) -> Option<usize> {
-        let start = quote + 1;
-        let end = start + string::plain_prefix(&self.bytes[start..]);
-        if self.bytes.get(end) != Some(&b'"') {
-            return self.escaped(start, end);
-        }
-        self.push(Kind::Plain, start, end);
-        Some(end + 1)
     }
 
     /// The string that starts at `start` and is plain up to `at`, where it does not end.
@@ -142,7 +171,7 @@ impl<'t, 'a> Reader<'t, 'a> {
                 Some(_) => return self.fail(at, Problem::Control),
                 None => return self.fail(at, Problem::Ended),
             }
-            at += string::plain_prefix(&self.bytes[at..]);
+            at = self.marks.next(at);
         }
         self.push(Kind::Escaped, start, at);
         Some(at + 1)
@@ -191,7 +220,7 @@ impl<'t, 'a> Reader<'t, 'a> {
     }
 
     /// The first byte from `at` on that is not whitespace, and where it is.
-    #[inline]
+    #[inline(always)]
     fn peek(&mut self, at: usize) -> Option<(usize, u8)> {
         match self.bytes.get(at) {
             Some(&byte) if byte > b' ' => Some((at, byte)),
@@ -208,6 +237,7 @@ impl<'t, 'a> Reader<'t, 'a> {
         }
     }
 
+    #[inline(always)]
     fn push(&mut self, kind: Kind, start: usize, end: usize) {
         let next = self.nodes.len() as u32 + 1;
         self.nodes.push(Node { kind, start: start as u32, end: end as u32, next, count: 0 });
