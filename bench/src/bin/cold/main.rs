@@ -3,7 +3,8 @@
 //! `cargo build --release && cargo run --release -p nistru-bench --bin cold [ROUNDS [CORES]]`. The broker is the release build beside this
 //! program. Everything is dropped from the page cache before (as root; otherwise as far as `posix_fadvise` drops it), then a new group
 //! reads all there is, while a pair of clients sends and receives an event every few milliseconds. Beside it stands what reading
-//! the same files from end to end takes. `TMPDIR` says on which disk.
+//! the same files from end to end takes. `TMPDIR` says on which disk. The last line has the medians of the rounds: a p99 of a few seconds
+//! is what the machine's worst moment was, alone or beside others.
 
 use nistru::client::{Connection, Consumer, Endpoint};
 use nistru_bench::broker::Broker;
@@ -33,6 +34,7 @@ fn main() {
     load::consume(std::slice::from_mut(&mut pair.consumer), BACKLOG, || {
         load::publish(&endpoint, 2, BACKLOG / BATCH, &bodies);
     });
+    let (mut shares, mut ratios) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let disk = read_files(&broker);
         let alone = pair.watch(|watched| watched < ALONE);
@@ -46,7 +48,15 @@ fn main() {
             beside.as_secs_f64() / alone.as_secs_f64(),
             broker.memory().anonymous
         );
+        shares.push(caught_up / disk);
+        ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
     }
+    println!("medians: {:.2} of the disk, {:.2} ×", median(shares), median(ratios));
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Has a new group read the backlog; MiB/s, and the p99 of the pair meanwhile.
