@@ -199,8 +199,10 @@ impl<'a> Value<'a> {
 
     /// Whether the value is the string `text`.
     pub fn is(self, text: &str) -> bool {
-        match self.kind() {
-            Kind::Plain => self.inside() == text,
+        let Node { kind, start, end, .. } = self.node();
+        match kind {
+            // As bytes: a slice of text would be looked at for whole characters first.
+            Kind::Plain => self.document.text.as_bytes()[start as usize..end as usize] == *text.as_bytes(),
             Kind::Escaped => string::unescape(self.inside()) == text,
             _ => false,
         }
