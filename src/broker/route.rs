@@ -4,12 +4,14 @@ use super::message::{HEAD, Message};
 use super::sessions::Notice;
 use super::{Core, live::Change};
 use crate::id::SessionId;
+use crate::rt;
 use crate::rt::bus::Inbox;
 use std::rc::Rc;
 
 impl Core {
     /// Starts handling messages.
     pub fn serve(self: &Rc<Self>, inbox: Inbox<Message>) {
+        rt::spawn(self.clone().append_deferred());
         let core = self.clone();
         self.bus.serve(inbox, move |message| core.handle(message));
     }
