@@ -50,6 +50,8 @@ const VERSION: u32 = 1;
 pub const HEAD_BYTES: usize = 88;
 /// Bytes of a type in the summary.
 const TYPE_BYTES: usize = 16;
+/// How long a record is taken to be before any was seen.
+const EXPECTED_BYTES: u32 = 1 << 10;
 /// Up to so many postings are always looked up and merged.
 const LISTS_MAX: usize = 16;
 /// Records whose type can be looked at in the time that looking up the postings of one type takes.
@@ -112,6 +114,14 @@ impl Default for Index {
 }
 
 impl Index {
+    /// An index without records, with room for those of `bytes` of a segment. Room costs memory only once it is used, and an executor that
+    /// finds none copies the index to where there is more.
+    pub fn with_room(bytes: u32) -> Self {
+        let records = (bytes / EXPECTED_BYTES) as usize;
+        let (positions, types) = (Vec::with_capacity(records), Vec::with_capacity(records));
+        Self { positions, types, ..Self::default() }
+    }
+
     /// Adds the record that lies at the current end and is `stride` bytes long.
     pub fn push(&mut self, stride: u32, type_id: TypeId, time_ms: u64) {
         let ordinal = self.records();

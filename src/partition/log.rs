@@ -21,7 +21,7 @@ pub struct Config {
     pub segment_bytes: u32,
     /// A segment whose oldest record is older than this many milliseconds is sealed though not full, so that it can expire.
     pub segment_ms: u64,
-    /// How far ahead of the first append pages are made writable. Later it is between half of that and twice as far.
+    /// How far ahead of the first append memory is made ready. Later it is between half of that and twice as far.
     pub window_bytes: u32,
     /// How much behind the appends is taken to be in memory without asking the kernel.
     pub recent_bytes: u32,
@@ -118,7 +118,7 @@ pub(super) struct Active<M> {
     pub base: Offset,
     pub tail: Tail<M>,
     pub index: Index,
-    /// Pages before this position were made writable.
+    /// Memory before this position was made ready.
     pub populated: u32,
     /// What lies before this position was written by an earlier process and may not be in memory.
     pub fresh: u32,
@@ -128,7 +128,7 @@ pub(super) struct Active<M> {
 pub(super) struct Spare<M> {
     pub number: u64,
     pub map: M,
-    /// Pages before this position were made writable.
+    /// Memory before this position was made ready.
     pub populated: u32,
 }
 
@@ -307,15 +307,9 @@ impl<M: SegmentMap> Spare<M> {
 
     fn begin(self, identity: Identity, base: Offset) -> Active<M> {
         let header = SegmentHeader { identity, number: self.number, base };
+        let index = Index::with_room(self.map.size() as u32);
         let mut tail = Tail::new(self.map, 0);
         tail.append(&header.encode(), HEADER_BYTES, MARK_BYTES);
-        Active {
-            number: self.number,
-            base,
-            tail,
-            index: Index::default(),
-            populated: self.populated,
-            fresh: 0,
-        }
+        Active { number: self.number, base, tail, index, populated: self.populated, fresh: 0 }
     }
 }

@@ -50,7 +50,7 @@ pub unsafe trait SegmentMap: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
-    /// Also makes the pages writable: the file system has done its part of a first write before the writer comes.
+    /// Also makes the pages writable, so that the writer does not wait for memory.
     Write,
 }
 

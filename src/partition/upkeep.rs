@@ -245,7 +245,7 @@ impl<D: MapDisk> Partition<D> {
             || self.upkeep.wanted_bytes > 0
     }
 
-    /// Keeps at least half a window of writable pages ahead, and makes more than one at a time: waking the helper costs as much as 20 pages.
+    /// Keeps at least half a window of memory ready, and makes ready more than one at a time: waking the helper costs as much as 20 pages.
     fn populate(&mut self) -> Option<Work<D>> {
         let active = self.active.as_ref().filter(|_| !self.upkeep.populating)?;
         let (end, capacity) = (active.index.data_end(), active.tail.capacity());
