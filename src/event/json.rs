@@ -199,10 +199,8 @@ impl<'a> Value<'a> {
 
     /// Whether the value is the string `text`.
     pub fn is(self, text: &str) -> bool {
-        let Node { kind, start, end, .. } = self.node();
-        match kind {
-            // As bytes: a slice of text would be looked at for whole characters first.
-            Kind::Plain => self.document.text.as_bytes()[start as usize..end as usize] == *text.as_bytes(),
+        match self.kind() {
+            Kind::Plain => self.inside() == text,
             Kind::Escaped => string::unescape(self.inside()) == text,
             _ => false,
         }
