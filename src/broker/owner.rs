@@ -44,7 +44,7 @@ pub struct Owner {
     /// What the head sent, in order.
     tasks: RefCell<VecDeque<Task>>,
     /// There is much to append.
-    committed: Notify,
+    deferred: Notify,
     /// Somebody works on `tasks`, or waits for a segment to go on.
     busy: Cell<bool>,
     /// Bytes that were appended and not reported to the head.
@@ -82,9 +82,9 @@ impl Owner {
             failed: Vec::new(),
         });
         let owned = RefCell::new(owned.collect());
-        let (tasks, committed) = (RefCell::default(), Notify::default());
+        let (tasks, deferred) = (RefCell::default(), Notify::default());
         let (busy, unreported) = (Cell::default(), Cell::default());
-        Self { cores, owned, tasks, committed, busy, unreported }
+        Self { cores, owned, tasks, deferred, busy, unreported }
     }
 
     /// Runs `act` on a partition of this core.
@@ -152,13 +152,13 @@ impl Core {
     pub(super) fn take_applied(self: &Rc<Self>, applied: Arc<Applied>) {
         let bytes = applied.bytes_for(|partition| self.owner_of(partition) == self.id);
         self.owner.tasks.borrow_mut().push_back(Task::Append { applied, next: (0, 0), bytes });
-        if bytes < DEFERRED_BYTES_MIN { self.work() } else { self.owner.committed.notify() }
+        if bytes < DEFERRED_BYTES_MIN { self.work() } else { self.owner.deferred.notify() }
     }
 
     /// Appends what is much, for ever: once those who wait to hear that it is durable were told and the journal's next frame is on its way.
     pub(super) async fn append_deferred(self: Rc<Self>) {
         loop {
-            self.owner.committed.notified().await;
+            self.owner.deferred.notified().await;
             rt::breathe().await;
             self.work();
         }

@@ -5,7 +5,7 @@
 //! one call; then the file's own pages take their place, with the same content at the same address. In batches of 100 that is
 //! 1.1 times the events a second at 0.95 of the processor time.
 
-use super::map::{Access, MapDisk, SegmentMap};
+use super::map::{Access, MapDisk, SegmentMap, page_bytes};
 use super::segment::MARK_BYTES;
 use crate::journal::disk::RealDisk;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
@@ -14,7 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Memory that the kernel is asked to write back, or to replace, at a time. It does not give way meanwhile where it was built without
 /// preemption, and the next sync of the journal waits for all that was written before it: in one call for a whole segment,
@@ -53,7 +53,7 @@ impl MapDisk for RealDisk {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let raw = MmapOptions::new().len(len).map_raw(&file)?;
-        let mapped = if written < len { written / page_bytes() * page_bytes() } else { len };
+        let mapped = if written < len { whole_pages(written) } else { len };
         let map = FileMap { raw, file, reached: Mutex::new(Reached { copied: written, mapped }) };
         if mapped < len {
             map.put_memory(mapped..len)?;
@@ -104,9 +104,9 @@ unsafe impl SegmentMap for FileMap {
     }
 
     fn release(&self, range: Range<usize>) {
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reached = self.reached();
         // What cannot be copied stays in memory; the flush that needs it tries again and says why.
-        let _ = self.copy(&mut reached, range.end / page_bytes() * page_bytes());
+        let _ = self.copy(&mut reached, whole_pages(range.end));
         let end = range.end.min(reached.mapped);
         drop(reached);
         // In one call, though the kernel finds little to let go of in most parts: it gives way in between by itself.
@@ -141,9 +141,13 @@ unsafe impl SegmentMap for FileMap {
 }
 
 impl FileMap {
+    fn reached(&self) -> MutexGuard<'_, Reached> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Copies what was written before `end` and is not in the file yet, and zeros behind it: the mark of the last record.
     fn copy_with_mark(&self, end: usize) -> io::Result<()> {
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reached = self.reached();
         if end <= reached.copied {
             return Ok(());
         }
@@ -166,7 +170,7 @@ impl FileMap {
                 self.file.write_all_at(bytes, part.start as u64)?;
                 reached.copied = part.end;
             }
-            let whole = reached.mapped..piece.end / page_bytes() * page_bytes();
+            let whole = reached.mapped..whole_pages(piece.end);
             // Where the kernel has no room for it the memory stays until more is copied.
             if !whole.is_empty() && self.put_file(whole.clone()).is_ok() {
                 reached.mapped = whole.end;
@@ -219,6 +223,11 @@ impl FileMap {
     }
 }
 
+/// The end of the last whole page before `end`.
+fn whole_pages(end: usize) -> usize {
+    end / page_bytes() * page_bytes()
+}
+
 /// Cuts `range` where multiples of `bytes` are.
 fn pieces(range: Range<usize>, bytes: usize) -> impl Iterator<Item = Range<usize>> {
     let mut at = range.start;
@@ -226,13 +235,6 @@ fn pieces(range: Range<usize>, bytes: usize) -> impl Iterator<Item = Range<usize
         let end = range.end.min((at / bytes + 1) * bytes);
         (at < end).then(|| std::mem::replace(&mut at, end)..end)
     })
-}
-
-/// The size of a page in bytes, a power of two.
-pub fn page_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    // SAFETY: the call has no preconditions.
-    *BYTES.get_or_init(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize)
 }
 
 #[cfg(test)]
@@ -290,7 +292,7 @@ mod tests {
     fn what_is_flushed_in_parts_within_pages_is_in_the_file_and_still_read() {
         const BYTES: usize = PIECE_BYTES + 10_000;
         let (dir, map) = mapped(2 * PIECE_BYTES as u64);
-        let content: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+        let content = content(BYTES);
         let (first, second) = content.split_at(5000);
         let mut tail = Tail::new(map, 0);
         tail.append(first, 5000, 0);
@@ -298,7 +300,7 @@ mod tests {
         tail.append(second, BYTES as u32, 0);
         tail.mapped().map().flush(5000..BYTES).unwrap();
         assert!(tail.mapped().bytes(0..BYTES as u32) == content);
-        assert!(std::fs::read(dir.path().join("f")).unwrap()[..BYTES] == content);
+        assert!(file_in(&dir)[..BYTES] == content);
     }
 
     #[test]

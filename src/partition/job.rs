@@ -163,7 +163,7 @@ fn seal<D: MapDisk>(
     }
     site.write_index(number, base, &loaded.index)?;
     let (file, _) = site.open_segment(number)?;
-    let page = super::file_map::page_bytes() as u64;
+    let page = super::map::page_bytes() as u64;
     let kept = u64::from(data_end).next_multiple_of(page).min(loaded.mapped.map().size() as u64);
     site.disk.truncate(&file, kept).map_err(Error::disk("cut", &path))?;
     Ok(Outcome::Sealed { number })
@@ -208,7 +208,7 @@ fn remove<D: MapDisk>(site: &Site<D>, numbers: Vec<u64>) -> Result<Outcome<D::Ma
 
 /// Joins ascending ranges that lie on the same or on neighbouring pages, until a run has `bytes` bytes.
 pub(super) fn runs(ranges: &[Range<u32>], bytes: u32) -> impl Iterator<Item = Range<u32>> {
-    let page = super::file_map::page_bytes() as u32;
+    let page = super::map::page_bytes() as u32;
     let mut rest = ranges;
     std::iter::from_fn(move || {
         let (first, mut later) = rest.split_first()?;

@@ -7,8 +7,8 @@ use crate::journal::disk::Disk;
 use std::io;
 use std::ops::Range;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A disk whose files can be mapped.
 pub trait MapDisk: Disk {
@@ -128,6 +128,13 @@ impl<M: SegmentMap> Tail<M> {
         map.wrote(start..marked);
         self.mapped.written.store(end, Ordering::Release);
     }
+}
+
+/// The size of a page in bytes, a power of two.
+pub fn page_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    // SAFETY: the call has no preconditions.
+    *BYTES.get_or_init(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize)
 }
 
 #[cfg(test)]

@@ -70,8 +70,8 @@ impl<D: MapDisk> Site<D> {
         if length < u64::from(data_end) {
             return Err(Error::corrupt(&path, length, format!("the file ends, {data_end} bytes expected")));
         }
-        let map =
-            self.disk.map(file, data_end as usize, data_end as usize).map_err(Error::disk("map", &path))?;
+        let bytes = data_end as usize;
+        let map = self.disk.map(file, bytes, bytes).map_err(Error::disk("map", &path))?;
         Ok(Mapped::read_only(map, data_end))
     }
 

@@ -232,7 +232,7 @@ impl<D: MapDisk> Partition<D> {
             return None;
         }
         self.upkeep.preparing = true;
-        let page = super::file_map::page_bytes() as u32;
+        let page = super::map::page_bytes() as u32;
         let bytes = self.config.segment_bytes.max(self.upkeep.wanted_bytes).next_multiple_of(page);
         let (number, window) = (self.next_number, self.config.window_bytes);
         Some(Work::Prepare { site: self.site.clone(), number, bytes, window })
@@ -306,7 +306,7 @@ impl<D: MapDisk> Partition<D> {
     fn releasable(&self) -> Vec<(Arc<Mapped<D::Map>>, u32)> {
         let sealed =
             self.open.values().map(|open| (open.loaded.mapped.clone(), open.loaded.index.data_end()));
-        let page = super::file_map::page_bytes() as u32;
+        let page = super::map::page_bytes() as u32;
         let behind = |end: u32| end.saturating_sub(self.config.recent_bytes) / page * page;
         let active = self.active.iter().map(|a| (a.tail.mapped().clone(), behind(a.index.data_end())));
         sealed.chain(active).collect()

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_linker_puts_it_in_place_and_an_executor_that_sleeps_comes_by() {
-        // It waits for nothing: the executor has to fall asleep.
+        // There is no condition to wait for: that the executor falls asleep is what is tested.
         executor::run_here(rt::sleep(Duration::from_millis(20)));
         assert!(SEEN.get());
     }

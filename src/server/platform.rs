@@ -1,6 +1,6 @@
 //! What the broker needs of the machine, checked before anything else so that the answer is one clear line.
 
-use crate::partition::file_map::page_bytes;
+use crate::partition::map::page_bytes;
 use crate::rt::executor::LOCKED_BYTES_PER_EXECUTOR;
 use std::io;
 
