@@ -108,7 +108,10 @@ impl<T: Transport> Consumer<T> {
         for _ in 0..ROUNDS_MAX {
             let noticed = self.take_news();
             let Ok(heard) = self.receive(cx) else { return Poll::Ready(Pause::End) };
-            self.feed.iter_mut().for_each(Feed::pass_on_effects);
+            if let Some(feed) = &mut self.feed {
+                feed.keep_in_memory([]);
+                feed.pass_on_effects();
+            }
             let Ok(sent) = self.send(cx) else { return Poll::Ready(Pause::End) };
             if self.codec.is_closed() && !self.transport.has_queued() {
                 return Poll::Ready(Pause::End);

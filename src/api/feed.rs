@@ -21,6 +21,9 @@ use std::task::{Context, Poll};
 /// Bytes asked for in one fetch.
 const FETCH_BYTES: usize = 64 << 10;
 
+/// Time after which it is looked again whether the events that wait are in memory.
+const LOOK_AGAIN_MS: u64 = 20;
+
 /// The state of one consumer.
 pub struct Feed {
     core: Rc<Core>,
@@ -37,6 +40,10 @@ pub struct Feed {
     gate: Gate,
     /// A dead event is on its way to the journal.
     reporting: bool,
+    /// When events that wait were last looked for in memory, by [`Core::uptime_ms`].
+    looked_ms: u64,
+    /// Some of them are being brought there.
+    bringing: bool,
 }
 
 /// What the owner of a feed must know.
@@ -79,6 +86,8 @@ impl Feed {
             private: [None; PrivateLog::ALL.len()],
             gate: Gate::new(*client, group),
             reporting: false,
+            looked_ms: core.uptime_ms(),
+            bringing: false,
         };
         feed.look_up_rights()?;
         feed.membership = Some(core.join(*client, group.clone(), *wanted));
@@ -124,6 +133,7 @@ impl Feed {
             }
             Notice::Reported { offset, outcome } => return self.reported(offset, outcome),
             Notice::Recorded { withheld } => self.recorded(&withheld),
+            Notice::Brought => self.bringing = false,
             Notice::Dismiss { reason } => return News::Ended(reason.into()),
             Notice::Stop => return News::Stopping,
         }
@@ -144,6 +154,9 @@ impl Feed {
     /// The next event to send and its session offset, if the window has room for it and its record, where it needs one, is durable.
     /// To be asked for only when the client takes it: an event with personal data counts as delivered from then on.
     pub fn next_event(&mut self) -> Option<(u64, Slice)> {
+        if self.bringing {
+            return None;
+        }
         loop {
             if let Some(event) = self.gate.pass() {
                 return Some(event);
@@ -272,6 +285,47 @@ impl Feed {
             tracing::info!(client = %self.client, %unknown, "a dead event names no event of its session");
         }
         News::Reported(offset)
+    }
+
+    /// Sees to it that events which wait, `taken` ones among them, are in memory when they are taken: to touch one that is not would keep
+    /// everybody on this core waiting for the disk.
+    pub fn keep_in_memory<'a>(&mut self, taken: impl IntoIterator<Item = &'a Slice>) {
+        let now_ms = self.core.uptime_ms();
+        if self.bringing || now_ms < self.looked_ms + LOOK_AGAIN_MS {
+            return;
+        }
+        self.looked_ms = now_ms;
+        if !self.session.waiting().all(Slice::is_resident) {
+            self.session.reread();
+        }
+        let is_away = |event: &&Slice| !event.is_resident();
+        let mut away: Vec<_> = self.gate.held().filter(is_away).cloned().collect();
+        away.extend(taken.into_iter().filter(is_away).cloned());
+        if !away.is_empty() {
+            self.bring(away);
+        }
+    }
+
+    /// Whether events are being brought into memory. Until [`News::Progress`] none is to be taken.
+    pub fn is_bringing(&self) -> bool {
+        self.bringing
+    }
+
+    fn bring(&mut self, events: Vec<Slice>) {
+        let Some(membership) = &self.membership else { return };
+        self.bringing = true;
+        let (core, session) = (self.core.clone(), membership.session);
+        rt::spawn(async move {
+            let brought = core.pool.run(move || events.iter().try_for_each(Slice::populate)).await;
+            let notice = match brought {
+                Ok(()) => Notice::Brought,
+                Err(error) => {
+                    tracing::error!(%error, "events that wait for a consumer cannot be read");
+                    Notice::Dismiss { reason: "stored events cannot be read" }
+                }
+            };
+            core.sessions.tell(session, notice);
+        });
     }
 
     /// Passes on what the session wants of others.

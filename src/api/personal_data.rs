@@ -175,6 +175,11 @@ impl Gate {
         left_out
     }
 
+    /// The events that may go or are to be judged anew.
+    pub fn held(&self) -> impl Iterator<Item = &Slice> {
+        self.free.iter().chain(&self.again).map(|(_, event)| event)
+    }
+
     /// The lowest session offset that has not gone yet, if any is here.
     pub fn first_held(&self) -> Option<u64> {
         let waiting = self.waiting.iter().flat_map(|waiting| &waiting.events);

@@ -11,7 +11,7 @@ use crate::id::{FrameIndex, Offset, Partition, PrivateLog, SessionId};
 use crate::ingress::Span;
 use crate::journal::disk::RealDisk;
 use crate::metrics::PartitionGauge;
-use crate::partition::{Budget, ColdId, Finished, Job, JobKind, NeedsSegment, Status, Waiters};
+use crate::partition::{Budget, ColdId, Finished, Job, JobKind, NoRoom, Status, Waiters};
 use crate::rt;
 use crate::rt::notify::Notify;
 use std::cell::{Cell, RefCell};
@@ -233,7 +233,7 @@ impl Core {
         bytes: &[u8],
         span: &Span,
         woken: &mut Vec<(Partition, FetchKey)>,
-    ) -> Result<(), NeedsSegment> {
+    ) -> Result<(), NoRoom> {
         let record = Record::read_unverified(bytes)
             .unwrap_or_else(|error| abort(&format!("a committed record is not sound: {error:?}")));
         self.owner.with(span.partition, |owned| {

@@ -48,6 +48,8 @@ pub enum Notice {
     Recorded {
         withheld: Vec<u64>,
     },
+    /// The events that waited are in memory.
+    Brought,
     /// The session cannot be served.
     Dismiss {
         reason: &'static str,

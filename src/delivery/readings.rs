@@ -69,6 +69,11 @@ impl<E: Clone> Readings<E> {
         self.ready.pop_front()
     }
 
+    /// The events that came back.
+    pub fn ready(&self) -> impl Iterator<Item = &E> {
+        self.ready.iter().map(|(_, event)| event)
+    }
+
     /// Keeps an event that was taken and did not fit: it is the next one.
     pub fn keep(&mut self, event: (u64, E)) {
         self.ready.push_front(event);

@@ -138,6 +138,11 @@ impl<E: Event> Session<E> {
         self.lanes.iter_mut().for_each(Lane::rewind);
     }
 
+    /// The next event of each partition that is not sent, the oldest of those that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = &E> {
+        self.lanes.iter().filter_map(Lane::head)
+    }
+
     /// Time went on: gives up waiting for confirms where the grace ran out.
     pub fn tick(&mut self, now_ms: u64) {
         for lane in &mut self.lanes {

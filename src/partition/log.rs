@@ -23,12 +23,14 @@ pub struct Config {
     pub segment_ms: u64,
     /// How far ahead of the first append memory is made ready. Later it is between half of that and twice as far.
     pub window_bytes: u32,
-    /// How much behind the appends is taken to be in memory without asking the kernel.
+    /// How much behind the appends stays in memory, for consumers that are nearly up to date; others read the disk.
     pub recent_bytes: u32,
     /// How much is brought into memory at a time for a reader of cold data.
     pub warm_bytes: u32,
     /// Memory is let go after this much was appended or read.
     pub release_bytes: u64,
+    /// Appends wait for the disk when they are this far ahead of what is being written to it.
+    pub unwritten_bytes_max: u64,
     /// How many sealed segments keep their index in memory, beyond those that are being sealed.
     pub loaded_max: usize,
 }
@@ -39,9 +41,10 @@ impl Default for Config {
             segment_bytes: 64 << 20,
             segment_ms: 12 * 3_600_000,
             window_bytes: 512 << 10,
-            recent_bytes: 256 << 10,
+            recent_bytes: 2 << 20,
             warm_bytes: 1 << 20,
             release_bytes: 2 << 20,
+            unwritten_bytes_max: 16 << 20,
             loaded_max: 8,
         }
     }
@@ -58,9 +61,9 @@ pub struct End {
     pub position: u32,
 }
 
-/// There is no room for the record: run the partition's jobs, bring back their outcome, and append again.
+/// There is no room for the record, or the disk is too far behind: run the partition's jobs, bring back their outcome, and append again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NeedsSegment;
+pub struct NoRoom;
 
 /// A number of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,8 +163,11 @@ impl<D: MapDisk> Partition<D> {
     }
 
     /// Appends a record of this partition, whose checksum was verified, and returns its offset.
-    pub fn append(&mut self, record: &Record<'_>) -> Result<Offset, NeedsSegment> {
+    pub fn append(&mut self, record: &Record<'_>) -> Result<Offset, NoRoom> {
         debug_assert_eq!(record.header().partition, self.site.identity.partition);
+        if self.upkeep.is_behind(self.config.unwritten_bytes_max) {
+            return Err(NoRoom);
+        }
         let stride = record.stride() as u32;
         if !self.active.as_ref().is_some_and(|active| active.fits(stride)) {
             self.roll(stride)?;
@@ -171,6 +177,7 @@ impl<D: MapDisk> Partition<D> {
         let offset = self.end;
         self.end = offset.next();
         self.upkeep.touched += u64::from(stride);
+        self.upkeep.appended += u64::from(stride);
         Ok(offset)
     }
 
@@ -180,17 +187,17 @@ impl<D: MapDisk> Partition<D> {
         loop {
             match self.append(record) {
                 Ok(offset) => return self.let_go().map(|()| offset),
-                Err(NeedsSegment) => self.make_room()?,
+                Err(NoRoom) => self.make_room()?,
             }
         }
     }
 
     /// Begins the segment made ahead, if it has room for a record of `stride` bytes.
-    pub(super) fn roll(&mut self, stride: u32) -> Result<(), NeedsSegment> {
+    pub(super) fn roll(&mut self, stride: u32) -> Result<(), NoRoom> {
         let Some(spare) = self.spare.take_if(|spare| spare.fits(stride)) else {
             self.spare = None;
             self.upkeep.wanted_bytes = self.upkeep.wanted_bytes.max(HEADER_BYTES + stride);
-            return Err(NeedsSegment);
+            return Err(NoRoom);
         };
         self.upkeep.wanted_bytes = 0;
         self.next_number = spare.number + 1;

@@ -4,9 +4,10 @@ use super::filter::TypeFilter;
 use super::index::Index;
 use super::job::{ColdId, Job, Work, runs};
 use super::log::Partition;
-use super::map::{MapDisk, Mapped, SegmentMap};
+use super::map::{Access, MapDisk, Mapped, SegmentMap};
 use crate::event::record::{HEADER_BYTES, Record};
 use crate::id::Offset;
+use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -223,10 +224,14 @@ impl<M: SegmentMap> Slice<M> {
         (self.end - self.start) as usize - HEADER_BYTES
     }
 
-    /// Whether the event can be touched without the disk. To be asked before an event is sent that waited for long; if not, drop it and
-    /// read again.
+    /// Whether the event can be touched without the disk. To be asked of an event that waited for long; if not, drop it and read again.
     pub fn is_resident(&self) -> bool {
         self.mapped.map().resident(self.start as usize..self.end as usize)
+    }
+
+    /// Brings the event into memory. Blocks.
+    pub fn populate(&self) -> io::Result<()> {
+        self.mapped.map().populate(self.start as usize..self.end as usize, Access::Read)
     }
 
     fn stride(&self) -> u64 {

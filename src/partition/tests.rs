@@ -24,6 +24,7 @@ pub const SMALL: Config = Config {
     recent_bytes: 4 << 10,
     warm_bytes: 8 << 10,
     release_bytes: 64 << 10,
+    unwritten_bytes_max: 1 << 20,
     loaded_max: 2,
 };
 pub const ALL: Budget = Budget { events: usize::MAX, bytes: usize::MAX };
@@ -133,7 +134,7 @@ fn an_append_without_room_asks_for_a_segment_and_finds_it_after_the_job() {
     let mut partition = open(dir.path(), None);
     let bytes = record_of(0, 1, 1, 10);
     let record = Record::read(&bytes).unwrap();
-    assert_eq!(partition.append(&record), Err(NeedsSegment));
+    assert_eq!(partition.append(&record), Err(NoRoom));
     let job = partition.job().unwrap();
     assert_eq!(job.kind(), JobKind::Prepare);
     assert!(partition.job().is_none(), "one at a time");
@@ -189,6 +190,43 @@ fn pages_are_made_writable_ahead_of_the_appends() {
         let ahead = (position + SMALL.window_bytes / 2).min(capacity);
         assert!(active.populated >= ahead, "at {position}: {}", active.populated);
         assert!(active.tail.mapped().map().resident(position as usize..ahead as usize));
+    }
+}
+
+#[test]
+fn appends_wait_for_a_disk_that_does_not_keep_up() {
+    const HELD: u64 = 200 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: 1 << 20, unwritten_bytes_max: HELD, ..SMALL };
+    let mut partition = Partition::open(RealDisk, dir.path(), IDENTITY, config, None, Offset(0)).unwrap();
+    let bytes = record_of(0, 1, 1, 1000);
+    let record = Record::read(&bytes).unwrap();
+    let slow = loop {
+        let _ = partition.append(&record);
+        match partition.job() {
+            Some(job) if job.kind() == JobKind::Tidy => break job,
+            Some(job) => drop(partition.finish(job.run().unwrap())),
+            None => {}
+        }
+    };
+    let begun = partition.bytes();
+    while partition.append(&record).is_ok() {
+        assert!(partition.bytes() < begun + HELD + 2000);
+    }
+    assert!(partition.bytes() >= begun + HELD);
+    assert_eq!(partition.finish(slow.run().unwrap()), Finished::Room);
+    assert!(partition.append(&record).is_ok());
+}
+
+#[test]
+fn what_was_appended_last_stays_in_memory_also_over_the_end_of_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { release_bytes: 1, ..SMALL };
+    let mut partition = Partition::open(RealDisk, dir.path(), IDENTITY, config, None, Offset(0)).unwrap();
+    for n in 0..200 {
+        append(&mut partition, &record_of(n, 0, 1, 300));
+        let recent = partition.read(Offset(n.saturating_sub(5)), &filter(&[0]), ALL);
+        assert_eq!(recent.slices.len() as u64, n.min(5) + 1, "at {n}");
     }
 }
 

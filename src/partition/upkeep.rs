@@ -30,6 +30,8 @@ pub(super) struct Upkeep<M> {
     pub unload: Vec<Loaded<M>>,
     /// Bytes appended or read since memory was last let go.
     pub touched: u64,
+    /// Bytes appended since then.
+    pub appended: u64,
     tidy_due: bool,
     /// Counts reads of sealed segments, to tell which was not read for long.
     pub uses: u64,
@@ -48,7 +50,7 @@ pub(super) struct Upkeep<M> {
 pub enum Finished {
     /// Nothing that anybody waits for.
     Upkeep,
-    /// There is a new segment: refused appends will find room.
+    /// There is a new segment, or the disk keeps up again: refused appends may find room.
     Room,
     /// Readers that wait for this can read again.
     Warm(ColdId),
@@ -71,6 +73,7 @@ impl<M> Upkeep<M> {
             unreachable,
             unload: Vec::new(),
             touched: 0,
+            appended: 0,
             tidy_due: false,
             uses: 0,
             uses_at_tick: [0; 2],
@@ -78,6 +81,11 @@ impl<M> Upkeep<M> {
             loads: 0,
             warming: Vec::new(),
         }
+    }
+
+    /// Whether `bytes` or more were appended since what is being written was taken.
+    pub fn is_behind(&self, bytes: u64) -> bool {
+        self.tidying && self.appended >= bytes
     }
 
     pub fn next_cold(&mut self) -> ColdId {
@@ -131,7 +139,10 @@ impl<D: MapDisk> Partition<D> {
                 self.upkeep.warming.retain(|(id, ..)| *id != cold);
                 return Finished::Warm(cold);
             }
-            Outcome::Tidied => self.upkeep.tidying = false,
+            Outcome::Tidied => {
+                self.upkeep.tidying = false;
+                return Finished::Room;
+            }
             Outcome::Removed(numbers) => {
                 self.upkeep.removing = false;
                 self.upkeep.expired.retain(|number| !numbers.contains(number));
@@ -283,7 +294,8 @@ impl<D: MapDisk> Partition<D> {
         if self.upkeep.tidying || !due {
             return None;
         }
-        (self.upkeep.tidying, self.upkeep.tidy_due, self.upkeep.touched) = (true, false, 0);
+        (self.upkeep.tidying, self.upkeep.tidy_due) = (true, false);
+        (self.upkeep.touched, self.upkeep.appended) = (0, 0);
         self.unload_idle();
         let unload = std::mem::take(&mut self.upkeep.unload);
         Some(Work::Tidy { release: self.releasable(), unload })
@@ -304,12 +316,16 @@ impl<D: MapDisk> Partition<D> {
 
     /// What lies behind the recent end: mappings and how much of each. Whole pages, lest a part of a recent one goes with them.
     fn releasable(&self) -> Vec<(Arc<Mapped<D::Map>>, u32)> {
-        let sealed =
-            self.open.values().map(|open| (open.loaded.mapped.clone(), open.loaded.index.data_end()));
         let page = super::map::page_bytes() as u32;
-        let behind = |end: u32| end.saturating_sub(self.config.recent_bytes) / page * page;
-        let active = self.active.iter().map(|a| (a.tail.mapped().clone(), behind(a.index.data_end())));
-        sealed.chain(active).collect()
+        let mut recent = self.config.recent_bytes;
+        let mut behind = |mapped: &Arc<Mapped<D::Map>>, end: u32| {
+            let kept = recent.min(end);
+            recent -= kept;
+            (mapped.clone(), (end - kept) / page * page)
+        };
+        let active = self.active.iter().map(|a| (a.tail.mapped(), a.index.data_end()));
+        let sealed = self.open.values().rev().map(|o| (&o.loaded.mapped, o.loaded.index.data_end()));
+        active.chain(sealed).map(|(mapped, end)| behind(mapped, end)).collect()
     }
 
     fn loaded(&mut self, number: u64, loaded: Loaded<D::Map>) {

@@ -35,6 +35,7 @@ const SEGMENTS: Config = Config {
     recent_bytes: 1024,
     warm_bytes: 2048,
     release_bytes: 4096,
+    unwritten_bytes_max: 1 << 20,
     loaded_max: 2,
 };
 

@@ -133,6 +133,7 @@ impl Instance {
         for _ in 0..ROUNDS_MAX {
             let asked = self.take_questions();
             let noticed = self.take_news();
+            self.feed.keep_in_memory(self.readings.ready());
             self.feed.pass_on_effects();
             let served = self.settle() | self.serve();
             if let Some(end) = self.end.take() {
@@ -390,6 +391,9 @@ impl Instance {
 
     /// The next event that came back. What the client may not see any more counts as consumed.
     fn take_ready(&mut self) -> Option<(u64, Slice)> {
+        if self.feed.is_bringing() {
+            return None;
+        }
         loop {
             let (offset, event) = self.readings.take_ready()?;
             if self.feed.may_see(&event) {

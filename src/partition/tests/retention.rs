@@ -95,7 +95,7 @@ fn a_full_disk_refuses_the_next_segment_only_and_passes() {
         let record = record_of(n, 0, 1, 100);
         match partition.append(&Record::read(&record).unwrap()) {
             Ok(_) => n += 1,
-            Err(NeedsSegment) => break n,
+            Err(NoRoom) => break n,
         }
         while let Some(job) = partition.job() {
             match job.run() {
