@@ -314,6 +314,7 @@ impl Feed {
     fn bring(&mut self, events: Vec<Slice>) {
         let Some(membership) = &self.membership else { return };
         self.bringing = true;
+        self.core.metrics.numbers.cold_reads.add(1);
         let (core, session) = (self.core.clone(), membership.session);
         rt::spawn(async move {
             let brought = core.pool.run(move || events.iter().try_for_each(Slice::populate)).await;

@@ -4,6 +4,7 @@ use crate::harness::{
     Broker, PATIENCE, expect, keyed, next_event, next_ids, post_batch, post_event, record, wait_for,
 };
 use crate::http2_client::Http2;
+use crate::polling::blob;
 use nistru::client::Stream;
 use std::io::Write;
 
@@ -41,6 +42,39 @@ fn a_consumer_that_does_not_read_costs_no_memory_and_disturbs_nobody() {
     let grown = usage(&broker).0.saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB more than before");
     assert_eq!(next_event(&mut stalled[0])["offset"], "1");
+}
+
+#[test]
+fn events_that_wait_for_a_consumer_until_they_leave_memory_are_read_again() {
+    let mut broker =
+        Broker::prepare(&[("delivery", "window_events", "4"), ("storage", "segment_bytes", "\"16 MiB\"")]);
+    let client = broker.registry("clients/demo.toml");
+    let (produced, consumed) = {
+        let text = std::fs::read_to_string(&client).unwrap();
+        let (produced, consumed) = text.split_once("[consumer]").unwrap();
+        (produced.to_owned(), consumed.replace(", \"Demo.Load.Blob.Created\"", ""))
+    };
+    std::fs::write(&client, format!("{produced}[consumer]{consumed}")).unwrap();
+    broker.launch();
+    let (mut consumer, mut producer) = (broker.consume("demo", "g"), broker.connect("demo"));
+    let ids: Vec<_> = (0..50).map(|n| n.to_string()).collect();
+    expect(&post_batch(&mut producer, &ids.iter().map(|id| keyed(id, "k", 1)).collect::<Vec<_>>()), 202);
+    assert_eq!(next_ids(&mut consumer, 4), ids[..4]);
+    // Nothing that it consumes, but of the same partition.
+    (0..100).for_each(|n| drop(expect(&post_event(&mut producer, &blob(n)), 202)));
+    wait_for("the file in the place of memory", || has_file_at_its_start(&broker).then_some(()));
+    assert_eq!(broker.metric("cold_reads_total"), 0.0);
+    for (read, four) in (4..).step_by(4).zip(ids[4..].chunks(4)) {
+        consumer.confirm(read).unwrap();
+        assert_eq!(next_ids(&mut consumer, four.len()), four);
+    }
+    assert!(broker.metric("cold_reads_total") >= 1.0);
+}
+
+/// Whether the broker has mapped the first bytes of a segment from its file.
+pub fn has_file_at_its_start(broker: &Broker) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", broker.pid())).unwrap();
+    maps.lines().any(|line| line.ends_with(".seg") && line.split_whitespace().nth(2) == Some("00000000"))
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Long polling when clients, connections and the broker break off: nothing is lost, and nothing counts as read that was not.
 
+use crate::fairness::has_file_at_its_start;
 use crate::harness::{Broker, PATIENCE, expect, keyed, post_batch, post_event, record, wait_for};
 use crate::polling::{Instance, SHORT_POLLS, blob, connections, keyed_events, nothing};
 use nistru::client::{Answer, Connection};
@@ -63,6 +64,26 @@ fn an_answer_that_breaks_off_comes_again_and_reading_on_does_not_confirm_it() {
     let read = ids.len();
     nothing(&instance.confirm(&mut consumer, ""));
     wait_for("the confirm", || (broker.metric("events_confirmed_total") == read as f64).then_some(()));
+}
+
+#[test]
+fn an_answer_that_comes_again_after_its_events_left_memory_is_whole() {
+    let broker = Broker::with(&[SHORT_POLLS[0], ("storage", "segment_bytes", "\"16 MiB\"")]);
+    let (mut producer, mut consumer) = connections(&broker);
+    let instance = Instance::open(&mut consumer, "?group=g");
+    for id in 0..12 {
+        expect(&post_event(&mut producer, &blob(id)), 202);
+    }
+    drop(instance.unread_poll(&broker, "events"));
+    wait_for("the answer to be taken back", || {
+        (broker.metric("answers_taken_back_total") == 1.0).then_some(())
+    });
+    for id in 12..120 {
+        expect(&post_event(&mut producer, &blob(id)), 202);
+    }
+    wait_for("the file in the place of memory", || has_file_at_its_start(&broker).then_some(()));
+    let expected: Vec<_> = (0..120).map(|id| id.to_string()).collect();
+    assert_eq!(instance.ids(&mut consumer, 120), expected);
 }
 
 #[test]
