@@ -30,6 +30,8 @@ const UNREPORTED_BYTES_MAX: usize = 256 << 10;
 /// What is more is appended after the producers' answers and the next write of the journal: 4 producers of batches of 100 had to wait for
 /// it and got 5 to 10 % fewer events through. For less, the pause costs more than the wait.
 const DEFERRED_BYTES_MIN: usize = 32 << 10;
+/// Appended bytes after which other tasks of the core get their turn.
+const TURN_BYTES: usize = 256 << 10;
 /// Time between two looks at age and memory.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,7 @@ pub struct Owner {
     owned: RefCell<Vec<Owned>>,
     /// What the head sent, in order.
     tasks: RefCell<VecDeque<Task>>,
-    /// There is much to append.
+    /// There is much to append, or more after others had their turn.
     deferred: Notify,
     /// Somebody works on `tasks`, or waits for a segment to go on.
     busy: Cell<bool>,
@@ -65,10 +67,21 @@ pub(super) struct Owned {
 }
 
 enum Task {
-    /// Append the events that are this core's, from this record on: (block, span).
-    Append { applied: Arc<Applied>, next: (usize, usize), bytes: usize },
+    /// Append the events that are this core's, from this record on.
+    Append { applied: Arc<Applied>, next: Next, bytes: usize },
     /// Make what is here now durable and report how far it reaches.
     Mark(FrameIndex),
+}
+
+/// A record of a frame: block and span.
+type Next = (usize, usize);
+
+/// Why not all of a frame was appended.
+enum Stopped {
+    /// A partition has no room.
+    NoRoom,
+    /// Others are to have their turn.
+    TurnOver,
 }
 
 impl Owner {
@@ -155,7 +168,7 @@ impl Core {
         if bytes < DEFERRED_BYTES_MIN { self.work() } else { self.owner.deferred.notify() }
     }
 
-    /// Appends what is much, for ever: once those who wait to hear that it is durable were told and the journal's next frame is on its way.
+    /// Appends what is much, for ever, a turn at a time: once those who wait to hear that it is durable were told and the journal's next frame is on its way.
     pub(super) async fn append_deferred(self: Rc<Self>) {
         loop {
             self.owner.deferred.notified().await;
@@ -170,19 +183,23 @@ impl Core {
         self.work();
     }
 
-    /// Works on the head's tasks in order, until one must wait for a segment.
+    /// Works on the head's tasks in order, until one must wait for a segment or the turn is over.
     fn work(self: &Rc<Self>) {
         if self.owner.busy.replace(true) {
             return;
         }
+        let mut left = TURN_BYTES;
         loop {
             let task = self.owner.tasks.borrow_mut().pop_front();
             match task {
                 None => break,
                 Some(Task::Mark(index)) => self.flush(index),
                 Some(Task::Append { applied, next, bytes }) => {
-                    if let Err(next) = self.append(&applied, next) {
+                    if let Err((next, stopped)) = self.append(&applied, next, &mut left) {
                         self.owner.tasks.borrow_mut().push_front(Task::Append { applied, next, bytes });
+                        if let Stopped::TurnOver = stopped {
+                            self.owner.deferred.notify();
+                        }
                         break;
                     }
                     self.report_appended(bytes);
@@ -201,8 +218,13 @@ impl Core {
         self.post(HEAD, Message::Appended { bytes: unreported });
     }
 
-    /// Appends what is this core's, from `next` on. Fails with where to go on when a partition has no room.
-    fn append(self: &Rc<Self>, applied: &Applied, next: (usize, usize)) -> Result<(), (usize, usize)> {
+    /// Appends what is this core's, from `next` on, as far as `left` bytes reach. Fails with where to go on.
+    fn append(
+        self: &Rc<Self>,
+        applied: &Applied,
+        next: Next,
+        left: &mut usize,
+    ) -> Result<(), (Next, Stopped)> {
         let mut woken = Vec::new();
         let mut touched = 0u64;
         let mut outcome = Ok(());
@@ -212,11 +234,16 @@ impl Core {
                 if self.owner_of(span.partition) != self.id {
                     continue;
                 }
-                touched |= 1 << span.partition.0;
-                if self.append_one(block.record(*span), span, &mut woken).is_err() {
-                    outcome = Err((at, place));
+                if *left == 0 {
+                    outcome = Err(((at, place), Stopped::TurnOver));
                     break 'all;
                 }
+                touched |= 1 << span.partition.0;
+                if self.append_one(block.record(*span), span, &mut woken).is_err() {
+                    outcome = Err(((at, place), Stopped::NoRoom));
+                    break 'all;
+                }
+                *left = left.saturating_sub(span.len as usize);
             }
         }
         for partition in (0..64).filter(|bit| touched >> bit & 1 == 1) {

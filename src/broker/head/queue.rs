@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 const COMMAND_OVERHEAD_BYTES: usize = 64;
 /// Most confirms in one frame: each takes 24 bytes.
 const CONFIRMS_MAX: usize = 4096;
-/// Most bytes of events in one frame. Larger frames would only make their producers wait longer for each other.
-const EVENT_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of events in one frame. Larger frames would only make their producers wait longer for each other, and everybody on the core
+/// while they are filled and applied.
+const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// A command that the head itself wants journalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
