@@ -1,15 +1,17 @@
 //! Mapped files: what is read comes from the file, what was just written lies in plain memory, from where the disk gets it.
 //!
 //! To append to mapped pages of the file itself, each page has to be read, though it is new, and to be made writable by the file system, and
-//! the executor meets pages that are being written back. Plain memory is there at once. The disk takes it from there without a copy in the
+//! the executor meets pages that are being written back. Plain memory is there before it is needed. The disk takes it from there without a copy in the
 //! kernel's memory (direct I/O), and when nobody is expected to read it any more the file's own pages take its place, with the same
 //! content at the same address.
 
 use super::map::{Access, MapDisk, SegmentMap, page_bytes};
+use super::memory::{PART_BYTES, Part};
 use super::segment::MARK_BYTES;
 use crate::journal::disk::RealDisk;
 use crate::journal::frame::BLOCK;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -17,7 +19,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Memory that is written, or replaced, at a time: a write of the journal waits behind it.
+/// Memory that is written at a time: a write of the journal waits behind it.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Memory that is read from the disk at a time. A write of the journal waits behind what is being read: with a catching-up consumer beside
@@ -28,8 +30,18 @@ const READ_BYTES: usize = 256 << 10;
 pub struct FileMap {
     raw: MmapRaw,
     file: File,
-    /// Held by helper threads while they copy, never by an executor.
+    /// Held by helper threads while they write, never by an executor.
     reached: Mutex<Reached>,
+    /// Dropped after the mapping, in which it is.
+    memory: Mutex<Memory>,
+}
+
+/// Where there is memory for appends; nothing of it is before `Reached::mapped`, but for the rest of a part.
+struct Memory {
+    /// One after the other, from `start` to `end`.
+    parts: VecDeque<Part>,
+    start: usize,
+    end: usize,
 }
 
 /// How far the file has got; both only grow.
@@ -49,9 +61,11 @@ impl MapDisk for RealDisk {
         }
         let raw = MmapOptions::new().len(len).map_raw(&file)?;
         let mapped = if written < len { whole(written, page_bytes()) } else { len };
-        let map = FileMap { raw, file, reached: Mutex::new(Reached { written, mapped }) };
+        let reached = Mutex::new(Reached { written, mapped });
+        let memory = Mutex::new(Memory { parts: VecDeque::new(), start: mapped, end: mapped });
+        let map = FileMap { raw, file, reached, memory };
         if mapped < len {
-            map.put_memory(mapped..len)?;
+            map.add_memory(written + MARK_BYTES as usize)?;
             map.fill(mapped..written)?;
             // A file system that does not know it has its own way to the disk.
             let _ = map.ask_for_direct_writes();
@@ -101,7 +115,7 @@ unsafe impl SegmentMap for FileMap {
                     self.raw.advise_range(Advice::PopulateRead, piece.start, piece.len())
                 })
             }
-            Access::Write => self.raw.advise_range(Advice::PopulateWrite, range.start, range.len()),
+            Access::Write => self.add_memory(range.end),
         }
     }
 
@@ -149,6 +163,24 @@ impl FileMap {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts memory in the place of what lies before `end` and has not been appended to.
+    fn add_memory(&self, end: usize) -> io::Result<()> {
+        let mut memory = self.memory();
+        while memory.end < end.min(self.size()) {
+            let (part, len) = (Part::take()?, PART_BYTES.min(self.size() - memory.end));
+            // SAFETY: the range is within the mapping and begins at a page, as all parts do; nothing was written to it yet.
+            unsafe { part.map_at(self.base().add(memory.end), len)? };
+            let _ = self.raw.advise_range(Advice::DontDump, memory.end, len);
+            memory.parts.push_back(part);
+            memory.end += len;
+        }
+        Ok(())
+    }
+
     /// Has what comes go to the disk without a stop in the kernel's memory: from blocks to blocks.
     fn ask_for_direct_writes(&self) -> io::Result<()> {
         let fd = self.file.as_raw_fd();
@@ -181,38 +213,34 @@ impl FileMap {
 
     /// Puts the file's pages in the place of the memory before `end`, which must be in the file.
     fn replace(&self, reached: &mut Reached, end: usize) {
-        for piece in pieces(reached.mapped..end, PIECE_BYTES) {
-            // Where the kernel has no room for it the memory stays until more is let go of.
-            if self.put_file(piece.clone()).is_err() {
-                return;
-            }
-            reached.mapped = piece.end;
+        // Where the kernel has no room for it the memory stays until more is let go of.
+        if reached.mapped >= end || self.put_file(reached.mapped..end).is_err() {
+            return;
         }
-    }
-
-    /// Puts zeroed memory of this process in the place of `range`.
-    fn put_memory(&self, range: Range<usize>) -> io::Result<()> {
-        self.put(range, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)
+        reached.mapped = end;
+        let mut memory = self.memory();
+        while memory.start + PART_BYTES <= reached.mapped {
+            memory.parts.pop_front();
+            memory.start += PART_BYTES;
+        }
     }
 
     /// Puts the pages of the file in the place of `range`, which must have the same content. The kernel does it at once: who reads meanwhile
     /// finds the old or the new pages.
     fn put_file(&self, range: Range<usize>) -> io::Result<()> {
-        self.put(range.clone(), libc::MAP_SHARED, self.file.as_raw_fd())?;
+        assert!(range.start.is_multiple_of(page_bytes()) && range.end <= self.size());
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        let (fd, position) = (self.file.as_raw_fd(), range.start as libc::off_t);
+        // SAFETY: `range` begins at a page and lies in the mapping of `raw`, which nothing but `self` arranges, and which is
+        // unmapped as a whole. Nobody's bytes change by it.
+        let put = unsafe {
+            libc::mmap(self.base().add(range.start).cast(), range.len(), access, kind, fd, position)
+        };
+        if put == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
         let _ = self.raw.advise_range(Advice::DontDump, range.start, range.len());
         Ok(())
-    }
-
-    fn put(&self, range: Range<usize>, kind: i32, fd: i32) -> io::Result<()> {
-        assert!(range.start.is_multiple_of(page_bytes()) && range.end <= self.size());
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: `range` begins at a page and lies in the mapping of `raw`, which nothing but `self` arranges, and which is
-        // unmapped as a whole. Nobody's bytes change by it: see the callers.
-        let put = unsafe {
-            let at = self.base().add(range.start).cast();
-            libc::mmap(at, range.len(), access, kind | libc::MAP_FIXED, fd, range.start as libc::off_t)
-        };
-        if put == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Reads `range` of the file into the memory that stands in its place.
@@ -253,7 +281,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = RealDisk.create(&dir.path().join("f")).unwrap();
         file.allocate(bytes).unwrap();
-        (dir, RealDisk.map(file, bytes as usize, 0).unwrap())
+        let map = RealDisk.map(file, bytes as usize, 0).unwrap();
+        map.populate(0..bytes as usize, Access::Write).unwrap();
+        (dir, map)
     }
 
     fn content(bytes: usize) -> Vec<u8> {
@@ -311,6 +341,8 @@ mod tests {
     #[test]
     fn pages_that_were_never_read_are_not_resident_until_populated() {
         let (dir, map) = mapped(1 << 20);
+        drop(map);
+        let map = RealDisk.map(RealDisk.open(&dir.path().join("f")).unwrap(), 1 << 20, 1 << 20).unwrap();
         if is_in_memory(dir.path()) {
             return;
         }

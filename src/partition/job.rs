@@ -22,7 +22,7 @@ pub struct Job<D: MapDisk>(pub(super) Work<D>);
 
 pub(super) enum Work<D: MapDisk> {
     Prepare { site: Site<D>, number: u64, bytes: u32, window: u32 },
-    Populate(Part<D::Map>),
+    Populate { site: Site<D>, part: Part<D::Map> },
     Seal { site: Site<D>, number: u64, base: Offset, loaded: Loaded<D::Map> },
     Flush { site: Site<D>, parts: Vec<Part<D::Map>>, end: End },
     Load { site: Site<D>, number: u64, base: Offset, summary: Summary, cold: ColdId },
@@ -43,7 +43,7 @@ pub(super) struct Part<M> {
 pub enum JobKind {
     /// Makes the next segment. Fails when the disk is full: appends stop when the current segment is.
     Prepare,
-    /// Brings pages into memory ahead of the appends.
+    /// Makes memory for the next appends.
     Populate,
     /// Makes a full segment durable, writes its index and cuts the file.
     Seal,
@@ -84,7 +84,7 @@ impl<D: MapDisk> Job<D> {
     pub fn kind(&self) -> JobKind {
         match &self.0 {
             Work::Prepare { .. } => JobKind::Prepare,
-            Work::Populate(_) => JobKind::Populate,
+            Work::Populate { .. } => JobKind::Populate,
             Work::Seal { .. } => JobKind::Seal,
             Work::Flush { .. } => JobKind::Flush,
             Work::Load { cold, .. } => JobKind::Load(*cold),
@@ -105,7 +105,7 @@ impl<D: MapDisk> Work<D> {
     fn run(self) -> Result<Outcome<D::Map>, Error> {
         match self {
             Self::Prepare { site, number, bytes, window } => prepare(&site, number, bytes, window),
-            Self::Populate(part) => Ok(populate(&part)),
+            Self::Populate { site, part } => populate(&site, &part),
             Self::Seal { site, number, base, loaded } => seal(&site, number, base, &loaded),
             Self::Flush { site, parts, end } => flush(&site, &parts, end),
             Self::Load { site, number, base, summary, cold } => {
@@ -137,15 +137,15 @@ fn prepare<D: MapDisk>(
 ) -> Result<Outcome<D::Map>, Error> {
     let map = site.make_segment(number, bytes)?;
     let populated = window.min(bytes);
-    // Without populated pages the first appends are slower and nothing else.
-    let _ = map.populate(0..populated as usize, Access::Write);
+    let path = site.path(number, FileKind::Segment);
+    map.populate(0..populated as usize, Access::Write).map_err(Error::disk("get memory for", &path))?;
     Ok(Outcome::Prepared(Spare { number, map, populated }))
 }
 
-fn populate<M: SegmentMap>(part: &Part<M>) -> Outcome<M> {
-    // May meet a segment that was sealed and cut meanwhile: nobody needs the pages then.
-    let _ = part.mapped.map().populate(part.bytes(), Access::Write);
-    Outcome::Populated { number: part.number, end: part.range.end }
+fn populate<D: MapDisk>(site: &Site<D>, part: &Part<D::Map>) -> Result<Outcome<D::Map>, Error> {
+    let path = site.path(part.number, FileKind::Segment);
+    part.mapped.map().populate(part.bytes(), Access::Write).map_err(Error::disk("get memory for", &path))?;
+    Ok(Outcome::Populated { number: part.number, end: part.range.end })
 }
 
 /// The segment is durable before its index says so, and is cut only when both are.

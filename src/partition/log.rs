@@ -121,7 +121,7 @@ pub(super) struct Active<M> {
     pub base: Offset,
     pub tail: Tail<M>,
     pub index: Index,
-    /// Memory before this position was made ready.
+    /// There is memory for appends before this position.
     pub populated: u32,
     /// What lies before this position was written by an earlier process and may not be in memory.
     pub fresh: u32,
@@ -131,7 +131,7 @@ pub(super) struct Active<M> {
 pub(super) struct Spare<M> {
     pub number: u64,
     pub map: M,
-    /// Memory before this position was made ready.
+    /// There is memory for appends before this position.
     pub populated: u32,
 }
 
@@ -173,6 +173,10 @@ impl<D: MapDisk> Partition<D> {
             self.roll(stride)?;
         }
         let active = self.active.as_mut().expect("rolled to a segment with room");
+        if !active.has_memory(stride) {
+            self.upkeep.wanted_memory = active.index.data_end() + stride + MARK_BYTES;
+            return Err(NoRoom);
+        }
         active.append(record);
         let offset = self.end;
         self.end = offset.next();
@@ -199,7 +203,7 @@ impl<D: MapDisk> Partition<D> {
             self.upkeep.wanted_bytes = self.upkeep.wanted_bytes.max(HEADER_BYTES + stride);
             return Err(NoRoom);
         };
-        self.upkeep.wanted_bytes = 0;
+        (self.upkeep.wanted_bytes, self.upkeep.wanted_memory) = (0, 0);
         self.next_number = spare.number + 1;
         let begun = spare.begin(self.site.identity, self.end);
         if let Some(full) = self.active.replace(begun) {
@@ -290,6 +294,11 @@ impl Sealed {
 impl<M: SegmentMap> Active<M> {
     fn fits(&self, stride: u32) -> bool {
         self.tail.capacity() - self.index.data_end() >= stride
+    }
+
+    fn has_memory(&self, stride: u32) -> bool {
+        let marked = self.index.data_end() + stride + MARK_BYTES;
+        marked.min(self.tail.capacity()) <= self.populated
     }
 
     fn append(&mut self, record: &Record<'_>) {

@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 pub trait MapDisk: Disk {
     type Map: SegmentMap;
 
-    /// Maps the first `len` bytes of `file`, which must be at least that long. The first `written` are final, the others read as zeros, until
-    /// they are written, or as what the file has.
+    /// Maps the first `len` bytes of `file`, which must be at least that long. The first `written` are final, what the others read as until
+    /// they are written has no meaning. There is room for a mark behind the first.
     /// The mapping stays usable when `file` is removed or truncated behind what is read.
     fn map(&self, file: Self::File, len: usize, written: usize) -> io::Result<Self::Map>;
 
@@ -27,8 +27,8 @@ pub trait MapDisk: Disk {
 ///
 /// # Safety
 ///
-/// As long as the value lives, `base` returns one and the same pointer, valid for reads and writes of `size` bytes, and nobody
-/// but the holder of the value changes these bytes. `release` and `populate` leave the content as it is.
+/// As long as the value lives, `base` returns one and the same pointer, valid for reads of `size` bytes and for writes of those that were
+/// populated for writing, and nobody but the holder of the value changes these bytes. `release` and `populate` leave the content as it is.
 pub unsafe trait SegmentMap: Send + Sync + 'static {
     fn base(&self) -> *mut u8;
     /// In bytes.
@@ -38,7 +38,7 @@ pub unsafe trait SegmentMap: Send + Sync + 'static {
     /// Makes the content of `range` durable, all of which must be final, and may let its whole pages go as `release` does. Never retried
     /// after an error: the kernel may have dropped the pages.
     fn flush(&self, range: Range<usize>) -> io::Result<()>;
-    /// Brings `range` into memory, blocking, so that touching it afterwards does not block.
+    /// Brings `range` into memory, blocking, so that touching it afterwards does not block. For writing, and what lies before it too.
     fn populate(&self, range: Range<usize>, access: Access) -> io::Result<()>;
     /// Lets the whole pages of `range`, all of which must be final, go from this process; their content is in the file then.
     fn release(&self, range: Range<usize>);
@@ -50,7 +50,7 @@ pub unsafe trait SegmentMap: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
-    /// Also makes the pages writable, so that the writer does not wait for memory.
+    /// To be appended to: before that nothing may be written there.
     Write,
 }
 
@@ -111,7 +111,7 @@ impl<M: SegmentMap> Tail<M> {
     }
 
     /// Appends `bytes` and then zeros up to `end`, publishes both, and puts `mark` zero bytes behind them as far as
-    /// there is room. `end` must be in the mapping and not before the end of `bytes`.
+    /// there is room. `end` must be in the mapping and not before the end of `bytes`; everything up to the mark was populated.
     pub fn append(&mut self, bytes: &[u8], end: u32, mark: u32) {
         let start = self.mapped.written() as usize;
         let (filled, end) = (start + bytes.len(), end as usize);
@@ -148,7 +148,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = RealDisk.create(&dir.path().join("f")).unwrap();
         file.write_at(&vec![0xee; bytes as usize], 0).unwrap();
-        (dir, RealDisk.map(file, bytes as usize, written).unwrap())
+        let map = RealDisk.map(file, bytes as usize, written).unwrap();
+        map.populate(written..bytes as usize, Access::Write).unwrap();
+        (dir, map)
     }
 
     #[test]

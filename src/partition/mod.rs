@@ -18,7 +18,8 @@
 //! - `log`: append, expiry, counting. `read`: slices of mapped memory for readers. `upkeep` and `job`: what may block.
 //! - `recovery`: opening. `site`: the directory.
 //! - [`Waiters`]: readers parked until an event of their types comes.
-//! - [`map`]: mapped memory, shared by a writer and readers. [`file_map`] and [`heap`]: the real and the simulated one.
+//! - [`map`]: mapped memory, shared by a writer and readers. [`file_map`] and [`heap`]: the real and the simulated one. `memory`: what the
+//!   real one appends to.
 
 pub mod error;
 pub mod file_map;
@@ -28,6 +29,7 @@ pub mod index;
 pub mod job;
 mod log;
 pub mod map;
+mod memory;
 mod read;
 mod recovery;
 pub mod segment;

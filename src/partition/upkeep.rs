@@ -20,6 +20,8 @@ pub(super) struct Upkeep<M> {
     failed: Vec<JobKind>,
     /// Capacity that the next segment must have at least, in bytes; 0 when nobody was refused.
     pub wanted_bytes: u32,
+    /// Where memory must reach for the record that was refused last.
+    pub wanted_memory: u32,
     /// Everything before is durable. Offset is not looked at.
     flushed: End,
     /// Numbers of segments whose files are to be removed.
@@ -50,7 +52,7 @@ pub(super) struct Upkeep<M> {
 pub enum Finished {
     /// Nothing that anybody waits for.
     Upkeep,
-    /// There is a new segment, or the disk keeps up again: refused appends may find room.
+    /// There is a new segment or more memory, or the disk keeps up again: refused appends may find room.
     Room,
     /// Readers that wait for this can read again.
     Warm(ColdId),
@@ -68,6 +70,7 @@ impl<M> Upkeep<M> {
             removing: false,
             failed: Vec::new(),
             wanted_bytes: 0,
+            wanted_memory: 0,
             flushed,
             expired: Vec::new(),
             unreachable,
@@ -120,6 +123,7 @@ impl<D: MapDisk> Partition<D> {
                 if let Some(active) = self.active.as_mut().filter(|active| active.number == number) {
                     active.populated = end;
                 }
+                return Finished::Room;
             }
             Outcome::Sealed { number } => {
                 self.upkeep.sealing = false;
@@ -213,9 +217,9 @@ impl<D: MapDisk> Partition<D> {
         (cold, Some(Job(Work::Load { site: self.site.clone(), number, base, summary, cold })))
     }
 
-    /// Makes the segment in place that a refused append asks for. Blocks.
+    /// Makes the segment or the memory in place that a refused append asks for. Blocks.
     pub(super) fn make_room(&mut self) -> Result<(), Error> {
-        self.prepare().map_or(Ok(()), |work| self.run_here(work))
+        self.prepare().or_else(|| self.populate()).map_or(Ok(()), |work| self.run_here(work))
     }
 
     /// Lets go of memory if that is due. Blocks.
@@ -260,13 +264,15 @@ impl<D: MapDisk> Partition<D> {
     fn populate(&mut self) -> Option<Work<D>> {
         let active = self.active.as_ref().filter(|_| !self.upkeep.populating)?;
         let (end, capacity) = (active.index.data_end(), active.tail.capacity());
-        let ahead = |bytes: u32| end.saturating_add(bytes).min(capacity);
+        let wanted = self.upkeep.wanted_memory;
+        let ahead = |bytes: u32| end.saturating_add(bytes).max(wanted).min(capacity);
         if ahead(self.config.window_bytes / 2) <= active.populated {
             return None;
         }
-        self.upkeep.populating = true;
         let range = active.populated.max(end)..ahead(2 * self.config.window_bytes);
-        Some(Work::Populate(Part { number: active.number, mapped: active.tail.mapped().clone(), range }))
+        let part = Part { number: active.number, mapped: active.tail.mapped().clone(), range };
+        (self.upkeep.populating, self.upkeep.wanted_memory) = (true, 0);
+        Some(Work::Populate { site: self.site.clone(), part })
     }
 
     fn seal(&mut self) -> Option<Work<D>> {
