@@ -317,7 +317,7 @@ impl Feed {
         self.core.metrics.numbers.cold_reads.add(1);
         let (core, session) = (self.core.clone(), membership.session);
         rt::spawn(async move {
-            let brought = core.pool.run(move || events.iter().try_for_each(Slice::populate)).await;
+            let brought = core.readers.run(move || events.iter().try_for_each(Slice::populate)).await;
             let notice = match brought {
                 Ok(()) => Notice::Brought,
                 Err(error) => {

@@ -85,6 +85,8 @@ pub struct Core {
     pub partitions: NonZeroU8,
     pub metrics: CoreMetrics,
     pub pool: Pool,
+    /// Threads that read cold events.
+    pub readers: Pool,
     pub budget: Shares,
     pub sessions: Sessions,
     instances: Instances,
@@ -130,6 +132,8 @@ pub struct CoreParts {
     pub partitions: NonZeroU8,
     pub bridge: Bridge,
     pub pool: Pool,
+    /// Threads that read cold events.
+    pub readers: Pool,
     /// The partitions that this core owns.
     pub logs: Vec<(Partition, store::PartitionLog)>,
     /// The writer of records of personal data.
@@ -141,7 +145,7 @@ pub struct CoreParts {
 impl Core {
     /// Puts a core together on its executor.
     pub fn new(parts: CoreParts, bus: Bus<Message>, edge: Box<dyn Edge>) -> Rc<Self> {
-        let CoreParts { id, config, partitions, bridge, pool, logs, recorder, head } = parts;
+        let CoreParts { id, config, partitions, bridge, pool, readers, logs, recorder, head } = parts;
         let cores = bus.cores();
         Rc::new(Self {
             id,
@@ -173,6 +177,7 @@ impl Core {
             edge,
             config,
             pool,
+            readers,
         })
     }
 

@@ -314,7 +314,8 @@ impl Core {
         job: Job<RealDisk>,
     ) -> Option<Finished> {
         let kind = job.kind();
-        match self.pool.run(move || job.run()).await {
+        let pool = if kind.reads() { &self.readers } else { &self.pool };
+        match pool.run(move || job.run()).await {
             Ok(done) => Some(self.owner.with(partition, |owned| owned.log.finish(done))),
             // A sync that failed is never tried again, whichever job it was part of: sealing a segment syncs it too.
             Err(failed) if kind == JobKind::Flush || failed.error.is_fatal() => {

@@ -59,6 +59,13 @@ pub enum JobKind {
     Remove,
 }
 
+impl JobKind {
+    /// Whether the job waits for the disk to read what a consumer wants.
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Load(_) | Self::Warm(_))
+    }
+}
+
 /// What a job brought. For [`Partition::finish`](super::Partition::finish).
 pub struct Done<M>(pub(super) Outcome<M>);
 

@@ -224,6 +224,11 @@ impl<M: SegmentMap> Slice<M> {
         (self.end - self.start) as usize - HEADER_BYTES
     }
 
+    /// Bytes of its segment that were appended behind the event.
+    pub fn bytes_behind(&self) -> u32 {
+        self.mapped.written() - self.end
+    }
+
     /// Whether the event can be touched without the disk. To be asked of an event that waited for long; if not, drop it and read again.
     pub fn is_resident(&self) -> bool {
         self.mapped.map().resident(self.start as usize..self.end as usize)

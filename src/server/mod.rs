@@ -161,6 +161,10 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
     let spare = cpus.get(cores..).unwrap_or_default();
     let pool = Pool::start("helper", HELPER_THREADS, spare)
         .map_err(|e| format!("the helper threads do not start: {e}"))?;
+    // One for each core, which is as fast as it sends. A write of the journal waits behind all that the disk reads, and memory for appends
+    // must not wait behind threads that wait for the disk.
+    let readers = Pool::start("reader", cores, spare)
+        .map_err(|e| format!("the threads that read do not start: {e}"))?;
     let clients =
         clients(&config).map_err(|e| format!("the threads that ask for clients do not start: {e}"))?;
     let recorder = audit::start(&config)?;
@@ -186,6 +190,7 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
             partitions,
             bridge,
             pool: pool.clone(),
+            readers: readers.clone(),
             logs: std::mem::take(&mut logs_by_core[core]),
             recorder: recorder.clone(),
             head: head.take(),
