@@ -17,7 +17,7 @@
 //! **Producing.** A core reads a request ([`net`], [`http`]), finds out whose it is ([`auth`]) and turns it into one block of
 //! records, or into everything that is wrong with it ([`ingress`], with [`event`] and [`schema`]). The head takes what is queued,
 //! writes it as one *frame* and syncs it ([`journal`]): the frame is committed, the producer gets 202, and the owners of the touched
-//! partitions append its records to memory ([`partition`]) by plain copy; helper threads copy that into the segment files.
+//! partitions append its records to memory ([`partition`]) by plain copy; helper threads write that to the segment files.
 //!
 //! **Consuming.** A session ([`delivery::session`]) pulls from the owners of the partitions that the group coordinator
 //! ([`delivery::coordinator`]) gave it. Owners answer with slices of mapped segments; the session's core adds the offset, frames
