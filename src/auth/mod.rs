@@ -11,7 +11,7 @@ mod server;
 mod verifier;
 
 pub use peer::Peer;
-pub use server::{ServerTls, valid_at};
+pub use server::{ServerTls, draw_seed, valid_at};
 pub use verifier::{CertificateProblem, Verifier};
 
 use crate::registry::model::{CertificateKey, Client, Registry};

@@ -57,6 +57,13 @@ impl ServerTls {
     }
 }
 
+/// Has the random generator of this thread seeded. It measures the processor's jitter for that, which takes 30 to 50 ms: too long for a
+/// task of a core.
+pub fn draw_seed() {
+    // A generator that does not work fails the handshakes, which say so.
+    let _ = aws_lc_rs::default_provider().secure_random.fill(&mut [0]);
+}
+
 static FROM_1_2: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 static FROM_1_3: [&SupportedProtocolVersion; 1] = [&version::TLS13];
 

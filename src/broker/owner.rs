@@ -168,7 +168,8 @@ impl Core {
         if bytes < DEFERRED_BYTES_MIN { self.work() } else { self.owner.deferred.notify() }
     }
 
-    /// Appends what is much, for ever, a turn at a time: once those who wait to hear that it is durable were told and the journal's next frame is on its way.
+    /// Appends what is much, for ever, a turn at a time: once those who wait to hear that it is durable were told and the journal's next
+    /// frame is on its way.
     pub(super) async fn append_deferred(self: Rc<Self>) {
         loop {
             self.owner.deferred.notified().await;

@@ -1,12 +1,12 @@
 //! Mapped files: what is read comes from the file, what was just written lies in plain memory, from where the disk gets it.
 //!
 //! To append to mapped pages of the file itself, each page has to be read, though it is new, and to be made writable by the file system, and
-//! the executor meets pages that are being written back. Plain memory is there before it is needed. The disk takes it from there without a copy in the
-//! kernel's memory (direct I/O), and when nobody is expected to read it any more the file's own pages take its place, with the same
-//! content at the same address.
+//! the executor meets pages that are being written back. Plain memory is there before it is needed. The disk takes it from there without
+//! a copy in the kernel's memory (direct I/O), and when nobody is expected to read it any more the file's own pages take its place, with
+//! the same content at the same address.
 
 use super::map::{Access, MapDisk, SegmentMap, page_bytes};
-use super::memory::{PART_BYTES, Part};
+use super::memory::{CHUNK_BYTES, Chunk};
 use super::segment::MARK_BYTES;
 use crate::journal::disk::RealDisk;
 use crate::journal::frame::BLOCK;
@@ -36,10 +36,10 @@ pub struct FileMap {
     memory: Mutex<Memory>,
 }
 
-/// Where there is memory for appends; nothing of it is before `Reached::mapped`, but for the rest of a part.
+/// Where there is memory for appends; nothing of it is before `Reached::mapped`, but for the rest of a chunk.
 struct Memory {
     /// One after the other, from `start` to `end`.
-    parts: VecDeque<Part>,
+    chunks: VecDeque<Chunk>,
     start: usize,
     end: usize,
 }
@@ -62,7 +62,7 @@ impl MapDisk for RealDisk {
         let raw = MmapOptions::new().len(len).map_raw(&file)?;
         let mapped = if written < len { whole(written, page_bytes()) } else { len };
         let reached = Mutex::new(Reached { written, mapped });
-        let memory = Mutex::new(Memory { parts: VecDeque::new(), start: mapped, end: mapped });
+        let memory = Mutex::new(Memory { chunks: VecDeque::new(), start: mapped, end: mapped });
         let map = FileMap { raw, file, reached, memory };
         if mapped < len {
             map.add_memory(written + MARK_BYTES as usize)?;
@@ -171,11 +171,11 @@ impl FileMap {
     fn add_memory(&self, end: usize) -> io::Result<()> {
         let mut memory = self.memory();
         while memory.end < end.min(self.size()) {
-            let (part, len) = (Part::take()?, PART_BYTES.min(self.size() - memory.end));
-            // SAFETY: the range is within the mapping and begins at a page, as all parts do; nothing was written to it yet.
-            unsafe { part.map_at(self.base().add(memory.end), len)? };
+            let (chunk, len) = (Chunk::take()?, CHUNK_BYTES.min(self.size() - memory.end));
+            // SAFETY: the range is within the mapping and begins at a page, as all chunks do; nothing was written to it yet.
+            unsafe { chunk.map_at(self.base().add(memory.end), len)? };
             let _ = self.raw.advise_range(Advice::DontDump, memory.end, len);
-            memory.parts.push_back(part);
+            memory.chunks.push_back(chunk);
             memory.end += len;
         }
         Ok(())
@@ -219,9 +219,9 @@ impl FileMap {
         }
         reached.mapped = end;
         let mut memory = self.memory();
-        while memory.start + PART_BYTES <= reached.mapped {
-            memory.parts.pop_front();
-            memory.start += PART_BYTES;
+        while memory.start + CHUNK_BYTES <= reached.mapped {
+            memory.chunks.pop_front();
+            memory.start += CHUNK_BYTES;
         }
     }
 

@@ -50,20 +50,12 @@ impl Edge for Front {
     }
 
     fn open(&self, core: &Rc<Core>) {
-        draw_seed(core);
         let listening = self.listen(core);
         if let Some(opened) = self.opened.take() {
             // The starting thread waits for every core.
             drop(opened.send(listening));
         }
     }
-}
-
-/// Has the random generator of this thread seeded. It measures the processor's jitter for that, which takes 30 to 50 ms: too long for the
-/// first handshake, during which nothing else happens on the core.
-fn draw_seed(core: &Core) {
-    // A generator that does not work fails the handshakes, which say so.
-    let _ = core.live().tls.config.crypto_provider().secure_random.fill(&mut [0]);
 }
 
 /// Accepts connections and sends them to the head, which decides who serves them.

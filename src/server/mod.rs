@@ -13,6 +13,7 @@ mod watch;
 pub use platform::forbid_huge_pages;
 
 use crate::audit;
+use crate::auth;
 use crate::broker::message::Message;
 use crate::broker::store::PartitionLog;
 use crate::broker::{ClientsParts, Core, CoreParts, HeadParts, Loaded, Store};
@@ -199,7 +200,11 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
         hearts.push(heart.clone());
         let (addresses, opened, first) = (addresses.clone(), opened.clone(), first.take());
         let start = Start { parts, ends, addresses, opened, heart, first };
-        executor::start(core, cpus[core % cpus.len()], move || run(start)).map_err(|e| e.to_string())?;
+        executor::start(core, cpus[core % cpus.len()], move || {
+            auth::draw_seed();
+            run(start)
+        })
+        .map_err(|e| e.to_string())?;
     }
     drop(opened);
     watch_hearts(hearts, &manager).map_err(|e| format!("the pulse thread does not start: {e}"))?;
