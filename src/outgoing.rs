@@ -359,6 +359,7 @@ mod tests {
             read_request(&mut peer);
             let _ = peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n");
             while peer.write_all(b"x").and_then(|()| peer.flush()).is_ok() {
+                // There is no condition to wait for: that the answer takes its time is what is tested.
                 std::thread::sleep(Duration::from_millis(20));
             }
         });

@@ -378,6 +378,7 @@ mod tests {
         let began = std::time::Instant::now();
         while progress.numbers.mlog_last_record.load(Relaxed) < seq {
             assert!(began.elapsed() < Duration::from_secs(60), "the outbox does not get there");
+            // Between two looks at a number that another thread counts up and nobody signals.
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -195,7 +195,7 @@ impl FileMap {
             // SAFETY: bytes before `end` were appended and do not change any more; they lie in the mapping, which lives as long as `self`.
             let bytes = unsafe { std::slice::from_raw_parts(self.base().add(piece.start), piece.len()) };
             self.file.write_all_at(bytes, piece.start as u64)?;
-            reached.written = reached.written.max(piece.end);
+            reached.written = piece.end;
         }
         Ok(())
     }

@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// How much behind the appends of a partition stays in memory, unless a test wants it otherwise.
+pub const RECENT_BYTES: u32 = 2 << 20;
+
 /// Sizes of a partition. All bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -41,7 +44,7 @@ impl Default for Config {
             segment_bytes: 64 << 20,
             segment_ms: 12 * 3_600_000,
             window_bytes: 512 << 10,
-            recent_bytes: 2 << 20,
+            recent_bytes: RECENT_BYTES,
             warm_bytes: 1 << 20,
             release_bytes: 2 << 20,
             unwritten_bytes_max: 16 << 20,

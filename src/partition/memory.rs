@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a chunk.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
@@ -13,16 +13,11 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 const SPARE_CHUNKS_MAX: usize = 64;
 
 /// The memory of this process.
-static MEMORY: LazyLock<Memory> = LazyLock::new(Memory::default);
+static MEMORY: Mutex<Chunks> = Mutex::new(Chunks { file: None, count: 0, free: VecDeque::new() });
 
 /// A chunk of the memory, given back when it is dropped: it must not be mapped any more then.
 pub(super) struct Chunk {
     number: usize,
-}
-
-#[derive(Default)]
-struct Memory {
-    chunks: Mutex<Chunks>,
 }
 
 /// The file, and which chunks of it are in use.
@@ -38,7 +33,7 @@ struct Chunks {
 impl Chunk {
     /// A chunk that nobody else uses. What is in it has no meaning.
     pub fn take() -> io::Result<Self> {
-        MEMORY.chunks().take().map(|number| Self { number })
+        memory().take().map(|number| Self { number })
     }
 
     /// Maps the first `len` bytes of the chunk at `at`, in place of what was mapped there.
@@ -50,7 +45,7 @@ impl Chunk {
         assert!(len <= CHUNK_BYTES);
         let (access, kind) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE);
-        let fd = MEMORY.chunks().file()?.as_raw_fd();
+        let fd = memory().file()?.as_raw_fd();
         let offset = (self.number * CHUNK_BYTES) as libc::off_t;
         // SAFETY: the caller has the range, and the file is as long as its chunks.
         let mapped = unsafe { libc::mmap(at.cast(), len, access, kind, fd, offset) };
@@ -60,14 +55,12 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        MEMORY.chunks().give_back(self.number);
+        memory().give_back(self.number);
     }
 }
 
-impl Memory {
-    fn chunks(&self) -> MutexGuard<'_, Chunks> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn memory() -> MutexGuard<'static, Chunks> {
+    MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Chunks {

@@ -44,7 +44,7 @@ pub use error::Error;
 pub use file_map::FileMap;
 pub use filter::TypeFilter;
 pub use job::{ColdId, Done, Job, JobError, JobKind};
-pub use log::{Config, Counted, End, NoRoom, Partition};
+pub use log::{Config, Counted, End, NoRoom, Partition, RECENT_BYTES};
 pub use map::MapDisk;
 pub use read::{Budget, Read, Slice, Status};
 pub use segment::Identity;

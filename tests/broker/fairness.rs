@@ -62,19 +62,13 @@ fn events_that_wait_for_a_consumer_until_they_leave_memory_are_read_again() {
     assert_eq!(next_ids(&mut consumer, 4), ids[..4]);
     // Nothing that it consumes, but of the same partition.
     (0..100).for_each(|n| drop(expect(&post_event(&mut producer, &blob(n)), 202)));
-    wait_for("the file in the place of memory", || has_file_at_its_start(&broker).then_some(()));
+    wait_for("the file in the place of memory", || broker.reads_a_segment_from_its_file().then_some(()));
     assert_eq!(broker.metric("cold_reads_total"), 0.0);
     for (read, four) in (4..).step_by(4).zip(ids[4..].chunks(4)) {
         consumer.confirm(read).unwrap();
         assert_eq!(next_ids(&mut consumer, four.len()), four);
     }
     assert!(broker.metric("cold_reads_total") >= 1.0);
-}
-
-/// Whether the broker has mapped the first bytes of a segment from its file.
-pub fn has_file_at_its_start(broker: &Broker) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", broker.pid())).unwrap();
-    maps.lines().any(|line| line.ends_with(".seg") && line.split_whitespace().nth(2) == Some("00000000"))
 }
 
 #[test]

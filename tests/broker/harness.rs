@@ -248,6 +248,12 @@ impl Broker {
         (status, answer.split_once("\r\n\r\n").expect("a body").1.to_owned())
     }
 
+    /// Whether the first bytes of a segment are mapped from its file, where memory was before.
+    pub fn reads_a_segment_from_its_file(&self) -> bool {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("the process runs");
+        maps.lines().any(|line| line.ends_with(".seg") && line.split_whitespace().nth(2) == Some("00000000"))
+    }
+
     /// The sum over all cores and labels of a metric, by its name without the prefix.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.admin("/metrics");

@@ -1,6 +1,5 @@
 //! Long polling when clients, connections and the broker break off: nothing is lost, and nothing counts as read that was not.
 
-use crate::fairness::has_file_at_its_start;
 use crate::harness::{Broker, PATIENCE, expect, keyed, post_batch, post_event, record, wait_for};
 use crate::polling::{Instance, SHORT_POLLS, blob, connections, keyed_events, nothing};
 use nistru::client::{Answer, Connection};
@@ -81,7 +80,7 @@ fn an_answer_that_comes_again_after_its_events_left_memory_is_whole() {
     for id in 12..120 {
         expect(&post_event(&mut producer, &blob(id)), 202);
     }
-    wait_for("the file in the place of memory", || has_file_at_its_start(&broker).then_some(()));
+    wait_for("the file in the place of memory", || broker.reads_a_segment_from_its_file().then_some(()));
     let expected: Vec<_> = (0..120).map(|id| id.to_string()).collect();
     assert_eq!(instance.ids(&mut consumer, 120), expected);
 }
