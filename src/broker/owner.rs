@@ -136,6 +136,7 @@ impl Core {
             loop {
                 for partition in core.owner.ids() {
                     core.look_after(partition);
+                    rt::breathe().await;
                 }
                 rt::sleep(TICK).await;
             }

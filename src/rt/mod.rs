@@ -8,10 +8,11 @@
 //! * An executor may park with runnable work: [`ring`] does not let it. [`pulse`] wakes every core every few milliseconds all the same, and
 //!   notices the ones that make no progress.
 //! * An executor that falls asleep interrupts all others of the process: on x86, `barrier` spares them that.
-//! * No task may keep its core for long: [`stall`] measures each poll of each.
+//! * No task may keep its core for long: [`stall`] measures each poll of each, and [`allocator`] keeps a long one off it.
 //! * Sockets have no timeouts of their own: [`deadline`] shuts a socket down when its time is up.
 //! * Blocking work runs on threads of [`blocking`], never on an executor, and not on its processor either where there is another.
 
+pub mod allocator;
 #[cfg(target_arch = "x86_64")]
 mod barrier;
 pub mod blocking;

@@ -25,7 +25,7 @@ use crate::rt::blocking::Pool;
 use crate::rt::bus::{self, Ends};
 use crate::rt::pulse::{self, Heart};
 use crate::rt::socket::{Reservation, reserve};
-use crate::rt::{self, cpus, deadline, executor};
+use crate::rt::{self, allocator, cpus, deadline, executor};
 use crate::state::lock::DirectoryLock;
 use front::Front;
 use futures_channel::mpsc::{UnboundedReceiver, unbounded};
@@ -302,6 +302,7 @@ async fn lead(core: &Rc<Core>, first: First) {
     let First { loaded, mut orders, admin, manager, done } = first;
     let head = core.head().expect("core 0 has the head").clone();
     head.start(core);
+    rt::spawn(allocator::give_back(core.pool.clone()));
     head.go_live(core, loaded).await;
     if let Err(error) = admin::start(core, &admin) {
         crate::broker::abort(&format!("the admin listener does not start: {error}"));

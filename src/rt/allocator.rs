@@ -1,0 +1,76 @@
+//! Memory that was freed goes back to the system on a helper thread.
+//!
+//! Left to itself mimalloc gives it back now and then on whichever thread happens to free something. On an executor that is a stall:
+//! a millisecond for 40 MiB, longer where other processors must be interrupted to forget the addresses.
+
+use super::blocking::Pool;
+use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
+use std::time::Duration;
+
+/// Time between two times that memory is given back. What is needed again by then costs page faults.
+const EVERY: Duration = Duration::from_secs(5);
+/// `mi_option_purge_delay` of mimalloc.h: after how many milliseconds the allocator gives memory back by itself.
+const PURGE_DELAY: mi_option_t = 15;
+const BY_ITSELF_AFTER_MS: std::ffi::c_long = 600_000;
+
+/// Gives memory back for as long as the process lives. Changes nothing in a program with another allocator.
+pub async fn give_back(pool: Pool) {
+    keep();
+    loop {
+        super::sleep(EVERY).await;
+        // SAFETY: any thread may ask for it at any time.
+        pool.run(|| unsafe { mi_collect(true) }).await;
+    }
+}
+
+/// Has no thread give memory back by itself, for a time within which somebody else does.
+fn keep() {
+    // SAFETY: sets a number that the allocator reads whenever it frees.
+    unsafe { mi_option_set(PURGE_DELAY, BY_ITSELF_AFTER_MS) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libmimalloc_sys::{mi_free, mi_malloc};
+    use std::ffi::c_void;
+
+    const BYTES: usize = 8 << 20;
+    const PAGE: usize = 4096;
+
+    #[test]
+    fn what_is_freed_stays_until_a_helper_gives_it_back() {
+        keep();
+        // SAFETY: there are so many bytes, written before anything reads them.
+        let memory = unsafe {
+            let memory = mi_malloc(BYTES);
+            memory.write_bytes(1, BYTES);
+            mi_free(memory);
+            memory
+        };
+        // Long enough for the allocator's own delay of a second, and it looks when something is freed.
+        std::thread::sleep(Duration::from_millis(1500));
+        // SAFETY: it is freed where it came from.
+        unsafe { mi_free(mi_malloc(BYTES / 2)) };
+        assert!(resident(memory) > BYTES / PAGE / 2);
+        // SAFETY: any thread may ask for it at any time, and has an effect when it has used the allocator, as helpers have.
+        let helper = || unsafe {
+            mi_free(mi_malloc(1));
+            mi_collect(true);
+        };
+        std::thread::spawn(helper).join().unwrap();
+        assert_eq!(resident(memory), 0);
+    }
+
+    /// Pages in memory of the ones wholly within [`BYTES`] from `memory` on, which stay mapped.
+    fn resident(memory: *const c_void) -> usize {
+        let first = memory.addr().next_multiple_of(PAGE) - memory.addr();
+        let pages = BYTES / PAGE - 1;
+        let mut resident = vec![0; pages];
+        // SAFETY: asks for the state of addresses, and there is a byte for each page.
+        let failed =
+            unsafe { libc::mincore(memory.add(first).cast_mut(), pages * PAGE, resident.as_mut_ptr()) };
+        assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
+        resident.iter().filter(|page| **page & 1 == 1).count()
+    }
+}
