@@ -14,6 +14,10 @@ use std::sync::Arc;
 
 /// A chunk is complete when its keys take this many bytes.
 const CHUNK_BYTES: usize = 32 << 10;
+/// Chunks that are forgotten at a time besides as many as were added: few enough to delay nobody.
+const FORGOTTEN_AT_ONCE: usize = 4;
+/// Parts that the places are kept in. A table that grows moves all it holds: for millions of events in one it would take a second.
+const PARTS: usize = 1024;
 /// Keys of all chunks together; the oldest are forgotten before their time above that.
 const KEPT_BYTES_MAX: usize = 256 << 20;
 
@@ -48,13 +52,54 @@ struct Window {
 pub struct Dedup {
     windows: BTreeMap<u32, Window>,
     /// Places of the entries by the hash of their keys.
-    spots: AHashMap<u64, SmallVec<[Spot; 1]>>,
+    spots: Spots,
     hasher: RandomState,
     /// Keys that are in a frame which was not applied yet.
     pending: AHashSet<Box<[u8]>>,
     /// Where keys are put together.
     key: Vec<u8>,
     kept_bytes: usize,
+    /// Chunks added since something was last forgotten.
+    added: usize,
+}
+
+/// Places of entries by the hash of their keys, in [`PARTS`].
+#[derive(Debug)]
+struct Spots(Box<[AHashMap<u64, SmallVec<[Spot; 1]>>]>);
+
+impl Default for Spots {
+    fn default() -> Self {
+        Self((0..PARTS).map(|_| AHashMap::new()).collect())
+    }
+}
+
+impl Spots {
+    fn of(&self, hash: u64) -> &[Spot] {
+        self.0[Self::part(hash)].get(&hash).map_or(&[], SmallVec::as_slice)
+    }
+
+    fn add(&mut self, hash: u64, spot: Spot) {
+        self.0[Self::part(hash)].entry(hash).or_default().push(spot);
+    }
+
+    /// Forgets those that `gone` names.
+    fn remove(&mut self, hash: u64, gone: impl Fn(&Spot) -> bool) {
+        let part = &mut self.0[Self::part(hash)];
+        let Some(spots) = part.get_mut(&hash) else { return };
+        spots.retain(|spot| !gone(spot));
+        if spots.is_empty() {
+            part.remove(&hash);
+        }
+    }
+
+    fn part(hash: u64) -> usize {
+        hash as usize % PARTS
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.iter().map(|part| part.len()).sum()
+    }
 }
 
 impl Dedup {
@@ -99,8 +144,7 @@ impl Dedup {
     /// Whether `self.key` was seen after `oldest_ms`.
     fn seen_since(&self, oldest_ms: u64) -> bool {
         let hash = self.hasher.hash_one(&self.key);
-        let spots = self.spots.get(&hash).map_or(&[][..], SmallVec::as_slice);
-        spots.iter().any(|spot| {
+        self.spots.of(hash).iter().any(|spot| {
             let (time_ms, key, _) = entry(&self.chunk(spot).bytes, spot.at as usize);
             time_ms > oldest_ms && key == self.key
         })
@@ -126,6 +170,7 @@ impl Dedup {
         let window = self.windows.entry(window_s).or_default();
         if window.chunks.back().is_none_or(|last| last.bytes.len() >= CHUNK_BYTES) {
             window.chunks.push_back(Arc::new(Chunk { window_s, ..Chunk::default() }));
+            self.added += 1;
         }
         let number = window.first + window.chunks.len() as u64 - 1;
         // A checkpoint under way may share the chunk: then this copies it once, which its length bounds.
@@ -134,23 +179,33 @@ impl Dedup {
         chunk.push(time_ms, &self.key);
         self.kept_bytes += chunk.bytes.len() - at as usize;
         let hash = self.hasher.hash_one(&self.key);
-        self.spots.entry(hash).or_default().push(Spot { window_s, chunk: number, at });
+        self.spots.add(hash, Spot { window_s, chunk: number, at });
     }
 
-    /// Forgets what is out of its window at `now_ms`, and the oldest of what is too much.
+    /// Forgets what is out of its window at `now_ms`, and the oldest of what is too much; the rest of very much the next time.
     pub(super) fn forget_before(&mut self, now_ms: u64) {
-        let expired: Vec<u32> = self.windows.keys().copied().collect();
-        for window_s in expired {
-            let oldest_ms = now_ms.saturating_sub(window_ms(window_s));
-            while self.windows[&window_s].chunks.front().is_some_and(|chunk| chunk.last_ms <= oldest_ms) {
-                self.forget_chunk(window_s);
-            }
+        for _ in 0..std::mem::take(&mut self.added) + FORGOTTEN_AT_ONCE {
+            let Some(window_s) = self.expired(now_ms).or_else(|| self.surplus()) else { return };
+            self.forget_chunk(window_s);
         }
-        while self.kept_bytes > KEPT_BYTES_MAX {
-            let oldest = self.windows.iter().filter(|(_, window)| !window.chunks.is_empty());
-            let oldest = oldest.min_by_key(|(_, window)| window.chunks[0].last_ms).map(|(key, _)| *key);
-            self.forget_chunk(oldest.expect("bytes are kept in some chunk"));
+    }
+
+    /// A window whose oldest chunk is out of it.
+    fn expired(&self, now_ms: u64) -> Option<u32> {
+        let is_expired = |(window_s, window): &(&u32, &Window)| {
+            let oldest_ms = now_ms.saturating_sub(window_ms(**window_s));
+            window.chunks.front().is_some_and(|chunk| chunk.last_ms <= oldest_ms)
+        };
+        self.windows.iter().find(is_expired).map(|(window_s, _)| *window_s)
+    }
+
+    /// The window with the oldest chunk, if more is kept than may be.
+    fn surplus(&self) -> Option<u32> {
+        if self.kept_bytes <= KEPT_BYTES_MAX {
+            return None;
         }
+        let windows = self.windows.iter().filter(|(_, window)| !window.chunks.is_empty());
+        windows.min_by_key(|(_, window)| window.chunks[0].last_ms).map(|(window_s, _)| *window_s)
     }
 
     fn forget_chunk(&mut self, window_s: u32) {
@@ -160,13 +215,9 @@ impl Dedup {
         window.first += 1;
         self.kept_bytes -= chunk.bytes.len();
         for (_, _, key) in chunk.entries() {
-            let hash = self.hasher.hash_one(key);
             // An event that came again after its window may have had both entries in this chunk.
-            let Some(spots) = self.spots.get_mut(&hash) else { continue };
-            spots.retain(|spot| (spot.window_s, spot.chunk) != (window_s, number));
-            if spots.is_empty() {
-                self.spots.remove(&hash);
-            }
+            let gone = |spot: &Spot| (spot.window_s, spot.chunk) == (window_s, number);
+            self.spots.remove(self.hasher.hash_one(key), gone);
         }
     }
 
@@ -186,7 +237,7 @@ impl Dedup {
             let number = window.chunks.len() as u64;
             for (at, _, key) in chunk.entries() {
                 let spot = Spot { window_s: chunk.window_s, chunk: number, at: at as u32 };
-                dedup.spots.entry(dedup.hasher.hash_one(key)).or_default().push(spot);
+                dedup.spots.add(dedup.hasher.hash_one(key), spot);
             }
             dedup.kept_bytes += chunk.bytes.len();
             window.chunks.push_back(Arc::new(chunk));
@@ -305,16 +356,16 @@ mod tests {
         let block = [event(0, 0, "s", "1"), event(0, 0, "s", "1")].concat();
         assert_eq!(dedup.screen(1_000, &block), None);
         apply(&mut dedup, 1_000, &block);
-        assert!(dedup.spots.is_empty() && dedup.chunks().is_empty());
+        assert!(dedup.spots.len() == 0 && dedup.chunks().is_empty());
     }
 
     #[test]
     fn equal_hashes_of_different_events_are_told_apart() {
         let mut dedup = Dedup::default();
         assert!(offer(&mut dedup, 1_000, "s", "1"));
-        let spots = dedup.spots.drain().next().unwrap().1;
+        let spots = dedup.spots.0.iter_mut().find_map(|part| part.drain().next()).unwrap().1;
         write_key(&mut dedup.key, &Record::read(&event(0, 10, "s", "2")).unwrap());
-        dedup.spots.insert(dedup.hasher.hash_one(&dedup.key), spots);
+        dedup.spots.add(dedup.hasher.hash_one(&dedup.key), spots[0]);
         assert!(offer(&mut dedup, 1_001, "s", "2"));
         assert!(!offer(&mut dedup, 1_002, "s", "2"));
     }
@@ -329,6 +380,28 @@ mod tests {
         assert!(kept > 900 * 12 && kept < 3_000 * 40, "{kept}");
         dedup.forget_before(1_000_000);
         assert_eq!((dedup.kept_bytes, dedup.spots.len(), dedup.chunks().len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn very_much_is_forgotten_a_little_at_a_time_and_faster_than_more_comes() {
+        let mut dedup = Dedup::default();
+        for n in 0..50_000_u64 {
+            let block = event(0, 10, "source", &n.to_string());
+            dedup.remember(1_000, &Record::read(&block).unwrap());
+        }
+        dedup.forget_before(1_000);
+        let chunks = dedup.chunks().len();
+        assert!(chunks > 10 * FORGOTTEN_AT_ONCE, "{chunks}");
+        dedup.forget_before(100_000);
+        assert_eq!(dedup.chunks().len(), chunks - FORGOTTEN_AT_ONCE);
+        assert!(offer(&mut dedup, 100_000, "source", "49999"));
+        for n in 0..5_000_u64 {
+            let block = event(0, 10, "source", &n.to_string());
+            dedup.remember(100_000, &Record::read(&block).unwrap());
+        }
+        let before = dedup.chunks().len();
+        dedup.forget_before(100_000);
+        assert!(before - dedup.chunks().len() > FORGOTTEN_AT_ONCE);
     }
 
     #[test]
