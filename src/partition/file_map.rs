@@ -17,6 +17,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Memory that is written at a time: a write of the journal waits behind it.
@@ -30,26 +31,21 @@ const READ_BYTES: usize = 256 << 10;
 pub struct FileMap {
     raw: MmapRaw,
     file: File,
-    /// Held by helper threads while they write, never by an executor.
-    reached: Mutex<Reached>,
+    /// Everything before is in the file. Held by helper threads while they write, never by an executor.
+    written: Mutex<usize>,
+    /// The pages before are the file's, those from here on are plain memory. A multiple of the page size unless it is the end. Changed by
+    /// who holds `written`; as that it only grows.
+    mapped: AtomicUsize,
     /// Dropped after the mapping, in which it is.
     memory: Mutex<Memory>,
 }
 
-/// Where there is memory for appends; nothing of it is before `Reached::mapped`, but for the rest of a chunk.
+/// Where there is memory for appends; nothing of it is before `FileMap::mapped`, but for the rest of a chunk.
 struct Memory {
     /// One after the other, from `start` to `end`.
     chunks: VecDeque<Chunk>,
     start: usize,
     end: usize,
-}
-
-/// How far the file has got; both only grow.
-struct Reached {
-    /// Everything before is in the file.
-    written: usize,
-    /// The pages before are the file's, those from here on are plain memory. A multiple of the page size unless it is the end.
-    mapped: usize,
 }
 
 impl MapDisk for RealDisk {
@@ -61,9 +57,9 @@ impl MapDisk for RealDisk {
         }
         let raw = MmapOptions::new().len(len).map_raw(&file)?;
         let mapped = if written < len { whole(written, page_bytes()) } else { len };
-        let reached = Mutex::new(Reached { written, mapped });
         let memory = Mutex::new(Memory { chunks: VecDeque::new(), start: mapped, end: mapped });
-        let map = FileMap { raw, file, reached, memory };
+        let map =
+            FileMap { raw, file, written: Mutex::new(written), mapped: AtomicUsize::new(mapped), memory };
         if mapped < len {
             map.add_memory(written + MARK_BYTES as usize)?;
             map.fill(mapped..written)?;
@@ -96,13 +92,13 @@ unsafe impl SegmentMap for FileMap {
     fn wrote(&self, _: Range<usize>) {}
 
     fn flush(&self, range: Range<usize>) -> io::Result<()> {
-        let mut reached = self.reached();
-        if range.end > reached.written {
-            self.write(&mut reached, whole(range.end, BLOCK))?;
+        let mut written = self.written();
+        if range.end > *written {
+            self.write(&mut written, whole(range.end, BLOCK))?;
             self.write_end(range.end)?;
-            reached.written = range.end;
+            *written = range.end;
         }
-        drop(reached);
+        drop(written);
         self.file.sync_data()
     }
 
@@ -120,13 +116,13 @@ unsafe impl SegmentMap for FileMap {
     }
 
     fn release(&self, range: Range<usize>) {
-        let mut reached = self.reached();
+        let mut written = self.written();
         // What cannot be written stays in memory; the flush that needs it tries again and says why.
-        if self.write(&mut reached, whole(range.end, BLOCK)).is_ok() {
-            self.replace(&mut reached, whole(range.end, page_bytes()));
+        if self.write(&mut written, whole(range.end, BLOCK)).is_ok() {
+            self.replace(&written, whole(range.end, page_bytes()));
         }
-        let end = range.end.min(reached.mapped);
-        drop(reached);
+        drop(written);
+        let end = range.end.min(self.mapped());
         // In one call, though the kernel finds little to let go of in most parts: it gives way in between by itself.
         // SAFETY: this part of the mapping is shared and backed by the file, so dropped pages come back with the same content.
         // Advice that is refused costs memory, nothing else.
@@ -142,7 +138,8 @@ unsafe impl SegmentMap for FileMap {
     fn resident(&self, range: Range<usize>) -> bool {
         /// Pages asked for in one call; the answer lies on the stack.
         const PAGES: usize = 256;
-        let end = range.end.min(self.size());
+        // Plain memory is there. The system is not asked: it would have to wait while a helper changes what is mapped.
+        let end = range.end.min(self.mapped());
         let mut at = range.start - range.start % page_bytes();
         while at < end {
             let len = (end - at).min(PAGES * page_bytes());
@@ -159,8 +156,12 @@ unsafe impl SegmentMap for FileMap {
 }
 
 impl FileMap {
-    fn reached(&self) -> MutexGuard<'_, Reached> {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    fn written(&self) -> MutexGuard<'_, usize> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mapped(&self) -> usize {
+        self.mapped.load(Ordering::Acquire)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -190,12 +191,12 @@ impl FileMap {
     }
 
     /// Writes whole blocks of what was appended before `end` and is not in the file yet.
-    fn write(&self, reached: &mut Reached, end: usize) -> io::Result<()> {
-        for piece in pieces(whole(reached.written, BLOCK)..end, PIECE_BYTES) {
+    fn write(&self, written: &mut usize, end: usize) -> io::Result<()> {
+        for piece in pieces(whole(*written, BLOCK)..end, PIECE_BYTES) {
             // SAFETY: bytes before `end` were appended and do not change any more; they lie in the mapping, which lives as long as `self`.
             let bytes = unsafe { std::slice::from_raw_parts(self.base().add(piece.start), piece.len()) };
             self.file.write_all_at(bytes, piece.start as u64)?;
-            reached.written = piece.end;
+            *written = piece.end;
         }
         Ok(())
     }
@@ -211,15 +212,21 @@ impl FileMap {
         self.file.write_all_at(&blocks.0[..behind - start], start as u64)
     }
 
-    /// Puts the file's pages in the place of the memory before `end`, which must be in the file.
-    fn replace(&self, reached: &mut Reached, end: usize) {
-        // Where the kernel has no room for it the memory stays until more is let go of.
-        if reached.mapped >= end || self.put_file(reached.mapped..end).is_err() {
+    /// Puts the file's pages in the place of the memory before `end`, which must be in the file: before `written`, whose lock is held.
+    fn replace(&self, written: &usize, end: usize) {
+        debug_assert!(end <= *written);
+        let before = self.mapped();
+        if before >= end {
             return;
         }
-        reached.mapped = end;
+        // Told first: whoever reads it meanwhile must not take it for memory that is there.
+        self.mapped.store(end, Ordering::Release);
+        if self.put_file(before..end).is_err() {
+            // Where the kernel has no room for it the memory stays until more is let go of.
+            return self.mapped.store(before, Ordering::Release);
+        }
         let mut memory = self.memory();
-        while memory.start + CHUNK_BYTES <= reached.mapped {
+        while memory.start + CHUNK_BYTES <= end {
             memory.chunks.pop_front();
             memory.start += CHUNK_BYTES;
         }
@@ -275,7 +282,7 @@ mod tests {
     use crate::journal::disk::{Disk, DiskFile};
     use crate::partition::map::{Mapped, Tail};
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     fn mapped(bytes: u64) -> (tempfile::TempDir, FileMap) {
         let dir = tempfile::tempdir().unwrap();
