@@ -1,9 +1,11 @@
 //! Helper threads for everything that may block: file creation, flushing, compiling schemas, reading registries.
 
 use super::cpus;
-use std::collections::VecDeque;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crossbeam_queue::ArrayQueue;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 /// How much more willingly than the cores a helper gives way (nice values of setpriority(2)). A core that has to wait for a
 /// helper's slice of the processor makes everybody on it wait; a helper still gets a quarter of a busy one.
@@ -17,6 +19,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs that may wait for a thread. A core that has one more waits itself.
 const QUEUED_JOBS_MAX: usize = 4096;
+/// Time between two attempts of it.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A handle to a small pool of threads. The threads live as long as the process.
 #[derive(Clone)]
@@ -24,29 +28,24 @@ pub struct Pool {
     queue: Arc<Queue>,
 }
 
-/// Jobs that wait for a thread. Not a channel of the standard library: its one receiver would have to be shared under a lock, and the
-/// thread that gets a job would first have to wake the next one to wait for the channel.
-#[derive(Default)]
+/// Jobs that wait for a thread, without a lock: a helper that lost its processor while it held one would keep a core waiting, for
+/// milliseconds where both want the same processor.
 struct Queue {
-    waiting: Mutex<Waiting>,
-    added: Condvar,
-    taken: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
-    /// Threads that sleep until there is a job.
-    idle: usize,
+    jobs: ArrayQueue<Job>,
+    /// Threads that sleep until there is a job, or are about to.
+    idle: AtomicUsize,
     /// One of them is being woken. It wakes the next one if there is more to do: to wake a thread takes a core up to 50 µs where that
     /// interrupts a processor that sleeps, and a core starts many jobs at a time.
-    waking: bool,
+    waking: AtomicBool,
+    /// A byte for each thread that is woken.
+    sleeping: PipeReader,
+    wake: PipeWriter,
 }
 
 impl Pool {
     /// Starts `threads` threads named after `name`, on `cpus` if any are given.
     pub fn start(name: &str, threads: usize, cpus: &[usize]) -> io::Result<Self> {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue::new()?);
         for number in 0..threads {
             let (queue, cpus) = (queue.clone(), cpus.to_vec());
             std::thread::Builder::new()
@@ -65,46 +64,50 @@ impl Pool {
 }
 
 impl Queue {
-    fn add(&self, job: Job) {
-        let full = |waiting: &mut Waiting| waiting.jobs.len() >= QUEUED_JOBS_MAX;
-        let mut waiting = self.taken.wait_while(self.lock(), full).expect(UNPOISONED);
-        waiting.jobs.push_back(job);
-        self.wake_one(waiting);
+    fn new() -> io::Result<Self> {
+        let (sleeping, wake) = io::pipe()?;
+        let (idle, waking) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Ok(Self { jobs: ArrayQueue::new(QUEUED_JOBS_MAX), idle, waking, sleeping, wake })
+    }
+
+    fn add(&self, mut job: Job) {
+        while let Err(refused) = self.jobs.push(job) {
+            job = refused;
+            std::thread::sleep(FULL_PAUSE);
+        }
+        self.wake_one();
     }
 
     fn take(&self) -> Job {
-        let mut waiting = self.lock();
         loop {
-            if let Some(job) = waiting.jobs.pop_front() {
-                if waiting.jobs.len() + 1 == QUEUED_JOBS_MAX {
-                    self.taken.notify_all();
-                }
-                self.wake_one(waiting);
+            if let Some(job) = self.jobs.pop() {
+                self.wake_one();
                 return job;
             }
-            waiting.idle += 1;
-            waiting = self.added.wait(waiting).expect(UNPOISONED);
-            waiting.idle -= 1;
-            waiting.waking = false;
+            self.idle.fetch_add(1, SeqCst);
+            // Whoever adds a job after this look sees that somebody is idle.
+            if self.jobs.is_empty() {
+                self.sleep();
+            }
+            self.idle.fetch_sub(1, SeqCst);
         }
+    }
+
+    /// Until somebody wakes this thread, or has tried to wake one when none slept.
+    fn sleep(&self) {
+        while let Err(error) = (&self.sleeping).read_exact(&mut [0]) {
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted, "a pipe of this process is read");
+        }
+        self.waking.store(false, SeqCst);
     }
 
     /// Wakes a thread if there is a job for it and no other one is on its way.
-    fn wake_one(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        if waiting.jobs.is_empty() || waiting.idle == 0 || waiting.waking {
-            return;
+    fn wake_one(&self) {
+        if !self.jobs.is_empty() && self.idle.load(SeqCst) > 0 && !self.waking.swap(true, SeqCst) {
+            (&self.wake).write_all(&[0]).expect("a pipe of this process is written");
         }
-        waiting.waking = true;
-        drop(waiting);
-        self.added.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().expect(UNPOISONED)
     }
 }
-
-const UNPOISONED: &str = "nobody panics while holding the lock";
 
 fn work(queue: &Queue, cpus: &[usize]) -> ! {
     give_way();
