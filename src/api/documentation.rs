@@ -86,6 +86,11 @@ static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     DOCUMENTS.iter().map(tag).collect()
 });
 
+/// Reads all documents once, from the program's file, so that no request has to wait for that.
+pub fn read() {
+    LazyLock::force(&TAGS);
+}
+
 /// The document that the request is for, if it is for one.
 pub(super) fn find(request: &Request) -> Option<Result<Document, Problem>> {
     let document = Document::at(&request.path)?;

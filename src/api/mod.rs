@@ -3,7 +3,7 @@
 //! Requests and responses know no HTTP version and no socket. What a request needs of the broker it asks of its core.
 
 pub mod consume;
-mod documentation;
+pub mod documentation;
 mod feed;
 mod my_settings;
 mod origin;

@@ -12,6 +12,7 @@ mod watch;
 
 pub use platform::forbid_huge_pages;
 
+use crate::api::documentation;
 use crate::audit;
 use crate::auth;
 use crate::broker::message::Message;
@@ -158,6 +159,7 @@ fn launch(prepared: Prepared, manager: Manager) -> Result<Running, String> {
             .start(config.tls.watch_interval, order)
             .map_err(|e| format!("the thread that watches certificates does not start: {e}"))?;
     }
+    documentation::read();
     // On a processor of their own where there is one: an executor that a helper takes the processor from makes all its clients wait.
     let spare = cpus.get(cores..).unwrap_or_default();
     let pool = Pool::start("helper", HELPER_THREADS, spare)
