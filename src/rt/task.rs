@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 /// The shortest wait: longer than it takes to set a timer.
-const BREATH: Duration = Duration::from_micros(2);
+const BREATH: Duration = Duration::from_nanos(500);
 
 thread_local! {
     /// Of the executor that runs on this thread.
