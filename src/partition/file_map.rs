@@ -33,19 +33,20 @@ pub struct FileMap {
     file: File,
     /// Everything before is in the file. Held by helper threads while they write, never by an executor.
     written: Mutex<usize>,
-    /// The pages before are the file's, those from here on are plain memory. A multiple of the page size unless it is the end. Changed by
-    /// who holds `written`; as that it only grows.
+    /// The pages before are the file's or about to be, those from here up to `ready` are plain memory. A multiple of the page size unless it
+    /// is the end. Changed by who holds `written`.
     mapped: AtomicUsize,
+    /// Where the memory for appends ends. Changed by who holds `memory`.
+    ready: AtomicUsize,
     /// Dropped after the mapping, in which it is.
     memory: Mutex<Memory>,
 }
 
-/// Where there is memory for appends; nothing of it is before `FileMap::mapped`, but for the rest of a chunk.
+/// The memory for appends, up to `FileMap::ready`; nothing of it is before `FileMap::mapped`, but for the rest of a chunk.
 struct Memory {
-    /// One after the other, from `start` to `end`.
+    /// One after the other, from `start` on.
     chunks: VecDeque<Chunk>,
     start: usize,
-    end: usize,
 }
 
 impl MapDisk for RealDisk {
@@ -57,9 +58,9 @@ impl MapDisk for RealDisk {
         }
         let raw = MmapOptions::new().len(len).map_raw(&file)?;
         let mapped = if written < len { whole(written, page_bytes()) } else { len };
-        let memory = Mutex::new(Memory { chunks: VecDeque::new(), start: mapped, end: mapped });
-        let map =
-            FileMap { raw, file, written: Mutex::new(written), mapped: AtomicUsize::new(mapped), memory };
+        let (end, ready) = (AtomicUsize::new(mapped), AtomicUsize::new(mapped));
+        let memory = Mutex::new(Memory { chunks: VecDeque::new(), start: mapped });
+        let map = FileMap { raw, file, written: Mutex::new(written), mapped: end, ready, memory };
         if mapped < len {
             map.add_memory(written + MARK_BYTES as usize)?;
             map.fill(mapped..written)?;
@@ -121,8 +122,8 @@ unsafe impl SegmentMap for FileMap {
         if self.write(&mut written, whole(range.end, BLOCK)).is_ok() {
             self.replace(&written, whole(range.end, page_bytes()));
         }
-        drop(written);
         let end = range.end.min(self.mapped());
+        drop(written);
         // In one call, though the kernel finds little to let go of in most parts: it gives way in between by itself.
         // SAFETY: this part of the mapping is shared and backed by the file, so dropped pages come back with the same content.
         // Advice that is refused costs memory, nothing else.
@@ -138,6 +139,9 @@ unsafe impl SegmentMap for FileMap {
     fn resident(&self, range: Range<usize>) -> bool {
         /// Pages asked for in one call; the answer lies on the stack.
         const PAGES: usize = 256;
+        if range.end > self.ready.load(Ordering::Acquire) {
+            return false;
+        }
         // Plain memory is there. The system is not asked: it would have to wait while a helper changes what is mapped.
         let end = range.end.min(self.mapped());
         let mut at = range.start - range.start % page_bytes();
@@ -171,13 +175,15 @@ impl FileMap {
     /// Puts memory in the place of what lies before `end` and has not been appended to.
     fn add_memory(&self, end: usize) -> io::Result<()> {
         let mut memory = self.memory();
-        while memory.end < end.min(self.size()) {
-            let (chunk, len) = (Chunk::take()?, CHUNK_BYTES.min(self.size() - memory.end));
+        let mut at = self.ready.load(Ordering::Acquire);
+        while at < end.min(self.size()) {
+            let (chunk, len) = (Chunk::take()?, CHUNK_BYTES.min(self.size() - at));
             // SAFETY: the range is within the mapping and begins at a page, as all chunks do; nothing was written to it yet.
-            unsafe { chunk.map_at(self.base().add(memory.end), len)? };
-            let _ = self.raw.advise_range(Advice::DontDump, memory.end, len);
+            unsafe { chunk.map_at(self.base().add(at), len)? };
+            let _ = self.raw.advise_range(Advice::DontDump, at, len);
             memory.chunks.push_back(chunk);
-            memory.end += len;
+            at += len;
+            self.ready.store(at, Ordering::Release);
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub unsafe trait SegmentMap: Send + Sync + 'static {
     fn populate(&self, range: Range<usize>, access: Access) -> io::Result<()>;
     /// Lets the whole pages of `range`, all of which must be final, go from this process; their content is in the file then.
     fn release(&self, range: Range<usize>);
-    /// Whether every page of `range` can be read without the disk.
+    /// Whether every page of `range` can be read, or appended to, without the disk.
     fn resident(&self, range: Range<usize>) -> bool;
 }
 

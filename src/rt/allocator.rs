@@ -15,7 +15,6 @@ const BY_ITSELF_AFTER_MS: std::ffi::c_long = 600_000;
 
 /// Gives memory back for as long as the process lives. Changes nothing in a program with another allocator.
 pub async fn give_back(pool: Pool) {
-    keep();
     loop {
         super::sleep(EVERY).await;
         // SAFETY: any thread may ask for it at any time.
@@ -23,8 +22,9 @@ pub async fn give_back(pool: Pool) {
     }
 }
 
-/// Has no thread give memory back by itself, for a time within which somebody else does.
-fn keep() {
+/// Has no thread give memory back by itself, for a time within which [`give_back`] does. To be said before there are executors, and before much
+/// is freed: what waits to be given back keeps its time.
+pub fn keep() {
     // SAFETY: sets a number that the allocator reads whenever it frees.
     unsafe { mi_option_set(PURGE_DELAY, BY_ITSELF_AFTER_MS) };
 }

@@ -95,9 +95,7 @@ impl Queue {
 
     /// Until somebody wakes this thread, or has tried to wake one when none slept.
     fn sleep(&self) {
-        while let Err(error) = (&self.sleeping).read_exact(&mut [0]) {
-            assert_eq!(error.kind(), io::ErrorKind::Interrupted, "a pipe of this process is read");
-        }
+        (&self.sleeping).read_exact(&mut [0]).expect("a pipe of this process is read");
         self.waking.store(false, SeqCst);
     }
 

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// The shortest wait: longer than it takes to set a timer.
+/// The shortest wait: longer than it takes to set a timer, and over when the reactor looks next. An executor that has nothing else to do sets
+/// a timer of the processor otherwise, and sleeps until that interrupts it.
 const BREATH: Duration = Duration::from_nanos(500);
 
 thread_local! {
@@ -88,12 +89,14 @@ pub(super) async fn sleep(duration: Duration) {
 
 /// A timer that waits. One that is over when it is looked at for the first time would not, and its task would go on without a
 /// pause: timers of a nanosecond always were.
-fn set(duration: Duration, cx: &mut Context<'_>) -> Timer {
+fn set(mut duration: Duration, cx: &mut Context<'_>) -> Timer {
     loop {
         let mut timer = Timer::new(duration);
         if Pin::new(&mut timer).poll(cx).is_pending() {
             return timer;
         }
+        // A clock can take longer to read than the wait is.
+        duration *= 2;
     }
 }
 

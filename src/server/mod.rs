@@ -102,6 +102,7 @@ pub fn start(config: Config) -> Result<Running, Vec<String>> {
     let cores = config.server.cores.unwrap_or(cpus.len());
     platform::check(cores).map_err(|problem| vec![problem])?;
     platform::raise_open_files();
+    allocator::keep();
     let watch = Watch::begin(config.certificate_files());
     let loaded = Loaded::read(&config, cores)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;

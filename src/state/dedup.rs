@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// A chunk is complete when its keys take this many bytes.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Chunks that are forgotten at a time besides as many as were added: few enough to delay nobody.
-const FORGOTTEN_AT_ONCE: usize = 4;
+/// How much is forgotten at a time besides as much as was added: little enough to delay nobody.
+const FORGOTTEN_BYTES: usize = 4 * CHUNK_BYTES;
 /// Parts that the places are kept in. A table that grows moves all it holds: for millions of events in one it would take a second.
 const PARTS: usize = 1024;
 /// Keys of all chunks together; the oldest are forgotten before their time above that.
@@ -59,8 +59,8 @@ pub struct Dedup {
     /// Where keys are put together.
     key: Vec<u8>,
     kept_bytes: usize,
-    /// Chunks added since something was last forgotten.
-    added: usize,
+    /// Of them, what was added since the last look at what is to be forgotten.
+    added_bytes: usize,
 }
 
 /// Places of entries by the hash of their keys, in [`PARTS`].
@@ -170,22 +170,25 @@ impl Dedup {
         let window = self.windows.entry(window_s).or_default();
         if window.chunks.back().is_none_or(|last| last.bytes.len() >= CHUNK_BYTES) {
             window.chunks.push_back(Arc::new(Chunk { window_s, ..Chunk::default() }));
-            self.added += 1;
         }
         let number = window.first + window.chunks.len() as u64 - 1;
         // A checkpoint under way may share the chunk: then this copies it once, which its length bounds.
         let chunk = Arc::make_mut(window.chunks.back_mut().expect("a chunk with room"));
         let at = chunk.bytes.len() as u32;
         chunk.push(time_ms, &self.key);
-        self.kept_bytes += chunk.bytes.len() - at as usize;
+        let bytes = chunk.bytes.len() - at as usize;
+        self.kept_bytes += bytes;
+        self.added_bytes += bytes;
         let hash = self.hasher.hash_one(&self.key);
         self.spots.add(hash, Spot { window_s, chunk: number, at });
     }
 
     /// Forgets what is out of its window at `now_ms`, and the oldest of what is too much; the rest of very much the next time.
     pub(super) fn forget_before(&mut self, now_ms: u64) {
-        for _ in 0..std::mem::take(&mut self.added) + FORGOTTEN_AT_ONCE {
-            let Some(window_s) = self.expired(now_ms).or_else(|| self.surplus()) else { return };
+        let enough = self.kept_bytes.saturating_sub(std::mem::take(&mut self.added_bytes) + FORGOTTEN_BYTES);
+        while self.kept_bytes > enough
+            && let Some(window_s) = self.expired(now_ms).or_else(|| self.surplus())
+        {
             self.forget_chunk(window_s);
         }
     }
@@ -390,18 +393,19 @@ mod tests {
             dedup.remember(1_000, &Record::read(&block).unwrap());
         }
         dedup.forget_before(1_000);
-        let chunks = dedup.chunks().len();
-        assert!(chunks > 10 * FORGOTTEN_AT_ONCE, "{chunks}");
+        let kept = dedup.kept_bytes;
+        assert!(kept > 10 * FORGOTTEN_BYTES, "{kept}");
         dedup.forget_before(100_000);
-        assert_eq!(dedup.chunks().len(), chunks - FORGOTTEN_AT_ONCE);
+        let forgotten = kept - dedup.kept_bytes;
+        assert!((FORGOTTEN_BYTES..FORGOTTEN_BYTES + 2 * CHUNK_BYTES).contains(&forgotten), "{forgotten}");
         assert!(offer(&mut dedup, 100_000, "source", "49999"));
-        for n in 0..5_000_u64 {
-            let block = event(0, 10, "source", &n.to_string());
+        let kept = dedup.kept_bytes;
+        for n in 0..20 {
+            let block = event(0, 10, "source", &format!("{n:0>30000}"));
             dedup.remember(100_000, &Record::read(&block).unwrap());
         }
-        let before = dedup.chunks().len();
         dedup.forget_before(100_000);
-        assert!(before - dedup.chunks().len() > FORGOTTEN_AT_ONCE);
+        assert!(dedup.kept_bytes < kept);
     }
 
     #[test]
