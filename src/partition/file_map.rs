@@ -58,9 +58,14 @@ impl MapDisk for RealDisk {
         }
         let raw = MmapOptions::new().len(len).map_raw(&file)?;
         let mapped = if written < len { whole(written, page_bytes()) } else { len };
-        let (end, ready) = (AtomicUsize::new(mapped), AtomicUsize::new(mapped));
-        let memory = Mutex::new(Memory { chunks: VecDeque::new(), start: mapped });
-        let map = FileMap { raw, file, written: Mutex::new(written), mapped: end, ready, memory };
+        let map = FileMap {
+            raw,
+            file,
+            written: Mutex::new(written),
+            mapped: AtomicUsize::new(mapped),
+            ready: AtomicUsize::new(mapped),
+            memory: Mutex::new(Memory { chunks: VecDeque::new(), start: mapped }),
+        };
         if mapped < len {
             map.add_memory(written + MARK_BYTES as usize)?;
             map.fill(mapped..written)?;
