@@ -13,16 +13,9 @@ use std::time::Duration;
 pub struct Broker {
     dir: tempfile::TempDir,
     process: Child,
-    ports: Ports,
+    port: u16,
     /// Executors; as many as there are processors unless told.
     cores: Option<usize>,
-}
-
-/// Where a broker listens.
-#[derive(Clone, Copy)]
-struct Ports {
-    clients: u16,
-    admin: u16,
 }
 
 /// Memory of a process, in MiB: what it would give back if it ended.
@@ -45,13 +38,13 @@ impl Broker {
         let dir = tempfile::tempdir().expect("a temporary directory");
         nistru::dev::scaffold(dir.path(), 0).unwrap_or_else(|problem| panic!("{problem}"));
         prepare(dir.path());
-        let (process, ports) = spawn(dir.path(), cores);
-        Self { dir, process, ports, cores }
+        let (process, port) = spawn(dir.path(), cores);
+        Self { dir, process, port, cores }
     }
 
-    /// Starts a broker that has ended again, on the same directory and other ports.
+    /// Starts a broker that has ended again, on the same directory and another port.
     pub fn start_again(&mut self) {
-        (self.process, self.ports) = spawn(self.dir.path(), self.cores);
+        (self.process, self.port) = spawn(self.dir.path(), self.cores);
     }
 
     /// Stops the process in good order.
@@ -74,18 +67,12 @@ impl Broker {
 
     /// Where another of its clients connects.
     pub fn endpoint_of(&self, client: &str) -> Endpoint {
-        Endpoint::of_dev(&format!("https://localhost:{}", self.port()), self.dir.path(), client)
+        Endpoint::of_dev(&format!("https://localhost:{}", self.port), self.dir.path(), client)
             .expect("the files of the client")
     }
 
-    /// Of clients.
     pub fn port(&self) -> u16 {
-        self.ports.clients
-    }
-
-    /// Of health and metrics.
-    pub fn admin_port(&self) -> u16 {
-        self.ports.admin
+        self.port
     }
 
     /// What it takes now.
@@ -109,11 +96,6 @@ impl Broker {
         Duration::from_nanos(tasks.filter_map(run_ns).sum())
     }
 
-    /// The directory made by `nistru dev`: settings, certificates, data.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
@@ -132,7 +114,7 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(dir: &Path, cores: Option<usize>) -> (Child, Ports) {
+fn spawn(dir: &Path, cores: Option<usize>) -> (Child, u16) {
     let program = std::env::current_exe().expect("this program has a path").with_file_name("nistru");
     let cores = cores.map(|cores| ["--cores".to_owned(), cores.to_string()]);
     let mut command = Command::new(&program);
@@ -141,27 +123,22 @@ fn spawn(dir: &Path, cores: Option<usize>) -> (Child, Ports) {
         .arg(dir)
         .args(cores.iter().flatten())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::null());
     // A measurement that is interrupted, or whose output nobody reads any more, drops nothing.
     // SAFETY: between fork and exec this makes one system call and touches no memory.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     let mut process = command
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}: run cargo build --release first", program.display()));
-    let stdout = process.stdout.take().expect("stdout is piped");
-    let stderr = process.stderr.take().expect("stderr is piped");
-    let clients = port_behind("ready https://localhost:", stdout);
-    let admin = port_behind("admin=\"127.0.0.1:", stderr);
-    (process, Ports { clients, admin })
+    let port = ready_port(process.stdout.take().expect("stdout is piped"));
+    (process, port)
 }
 
-/// Reads until a port comes behind `text`, and goes on reading so that whoever writes never waits.
-fn port_behind(text: &'static str, output: impl Read + Send + 'static) -> u16 {
-    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-    let port = lines.by_ref().find_map(|line| {
-        let (_, rest) = line.split_once(text)?;
-        rest.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
-    });
+/// Reads what the broker says until it is ready, and goes on reading so that it never waits.
+fn ready_port(stdout: impl Read + Send + 'static) -> u16 {
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let port =
+        lines.by_ref().find_map(|line| line.strip_prefix("ready https://localhost:")?.trim().parse().ok());
     std::thread::spawn(move || lines.for_each(drop));
     port.expect("the broker starts")
 }
