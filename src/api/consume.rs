@@ -23,8 +23,8 @@ use std::time::Duration;
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of events that are framed and encrypted before the transport is asked to take them and other tasks of the core get their turn.
 const SEND_BYTES: usize = 64 << 10;
-/// The same for old events, which are no longer kept in memory. A new event passes through some eight tasks, each of which waits for that of a consumer that catches up: beside
-/// one that was given 64 KiB a turn it took 2.6 times as long as without (p99), and 1.8 times with this.
+/// The same for old events, which are no longer kept in memory. A new event passes through some eight tasks, each of which waits for that of
+/// a consumer that catches up: beside one that was given 64 KiB a turn it took 2.6 times as long as without (p99), and 1.8 times with this.
 const SEND_OLD_BYTES: usize = 32 << 10;
 /// Rounds of other work before other tasks of the core get their turn.
 const ROUNDS_MAX: usize = 4;

@@ -144,15 +144,23 @@ fn prepare<D: MapDisk>(
 ) -> Result<Outcome<D::Map>, Error> {
     let map = site.make_segment(number, bytes)?;
     let populated = window.min(bytes);
-    let path = site.path(number, FileKind::Segment);
-    map.populate(0..populated as usize, Access::Write).map_err(Error::disk("get memory for", &path))?;
+    get_memory(site, number, &map, 0..populated as usize)?;
     Ok(Outcome::Prepared(Spare { number, map, populated }))
 }
 
 fn populate<D: MapDisk>(site: &Site<D>, part: &Part<D::Map>) -> Result<Outcome<D::Map>, Error> {
-    let path = site.path(part.number, FileKind::Segment);
-    part.mapped.map().populate(part.bytes(), Access::Write).map_err(Error::disk("get memory for", &path))?;
+    get_memory(site, part.number, part.mapped.map(), part.bytes())?;
     Ok(Outcome::Populated { number: part.number, end: part.range.end })
+}
+
+fn get_memory<D: MapDisk>(
+    site: &Site<D>,
+    number: u64,
+    map: &D::Map,
+    range: Range<usize>,
+) -> Result<(), Error> {
+    let path = site.path(number, FileKind::Segment);
+    map.populate(range, Access::Write).map_err(Error::disk("get memory for", &path))
 }
 
 /// The segment is durable before its index says so, and is cut only when both are.

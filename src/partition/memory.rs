@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_used_again_and_those_in_use_are_not() {
+    fn chunks_are_used_again_and_those_in_use_are_not() {
         let mut chunks = Chunks::default();
         let taken: Vec<_> = (0..3).map(|_| chunks.take().unwrap()).collect();
         assert_eq!(taken, [0, 1, 2]);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_many_unused_parts_is_given_back() {
+    fn memory_of_many_unused_chunks_is_given_back() {
         use std::os::unix::fs::{FileExt, MetadataExt};
         let mut chunks = Chunks::default();
         let taken: Vec<_> = (0..SPARE_CHUNKS_MAX + 10).map(|_| chunks.take().unwrap()).collect();

@@ -32,7 +32,7 @@ pub fn keep() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libmimalloc_sys::{mi_free, mi_malloc};
+    use libmimalloc_sys::{mi_free, mi_malloc, mi_option_get};
     use std::ffi::c_void;
 
     const BYTES: usize = 8 << 20;
@@ -40,18 +40,14 @@ mod tests {
 
     #[test]
     fn what_is_freed_stays_until_a_helper_gives_it_back() {
+        // That it is this option is seen at once: without a delay nothing stays.
+        // SAFETY: sets a number.
+        unsafe { mi_option_set(PURGE_DELAY, 0) };
+        assert_eq!(resident(freed()), 0);
         keep();
-        // SAFETY: there are so many bytes, written before anything reads them.
-        let memory = unsafe {
-            let memory = mi_malloc(BYTES);
-            memory.write_bytes(1, BYTES);
-            mi_free(memory);
-            memory
-        };
-        // Long enough for the allocator's own delay of a second, and it looks when something is freed.
-        std::thread::sleep(Duration::from_millis(1500));
-        // SAFETY: it is freed where it came from.
-        unsafe { mi_free(mi_malloc(BYTES / 2)) };
+        // SAFETY: reads a number.
+        assert_eq!(unsafe { mi_option_get(PURGE_DELAY) }, BY_ITSELF_AFTER_MS);
+        let memory = freed();
         assert!(resident(memory) > BYTES / PAGE / 2);
         // SAFETY: any thread may ask for it at any time, and has an effect when it has used the allocator, as helpers have.
         let helper = || unsafe {
@@ -60,6 +56,17 @@ mod tests {
         };
         std::thread::spawn(helper).join().unwrap();
         assert_eq!(resident(memory), 0);
+    }
+
+    /// Where [`BYTES`] were written and freed.
+    fn freed() -> *const c_void {
+        // SAFETY: there are so many bytes, which are freed where they came from.
+        unsafe {
+            let memory = mi_malloc(BYTES);
+            memory.write_bytes(1, BYTES);
+            mi_free(memory);
+            memory
+        }
     }
 
     /// Pages in memory of the ones wholly within [`BYTES`] from `memory` on, which stay mapped.

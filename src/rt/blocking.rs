@@ -19,7 +19,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs that may wait for a thread. A core that has one more waits itself.
 const QUEUED_JOBS_MAX: usize = 4096;
-/// Time between two attempts of it.
+/// Time between two attempts of it: nobody says when there is room, which thousands of jobs in the way make a matter of many of these.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A handle to a small pool of threads. The threads live as long as the process.
